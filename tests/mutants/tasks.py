@@ -92,7 +92,7 @@ def _reply_of_a_cancelled_call() -> None:
 def _swap_cancelled(reference: Any, reads: Any, reply: Any) -> None:
     """Have the next one, if it reads an entry as well, wait for the reply to one that was cancelled."""
     connection = reference()
-    waiting: Any = () if connection is None or not reply.cancelled() else connection._waiting
+    waiting: Any = () if connection is None or not reply.cancelled() else connection.waiting
     places = [place for place, each in enumerate(waiting) if each is reply and place + 1 < len(waiting)]
     for place in places:
         if waiting[place + 1] in reads:

@@ -111,6 +111,8 @@ class LoopConnection:
     ----------
     generation : object
         Identifies the server's generation of connections that it belongs to.
+    waiting : deque of asyncio.Future
+        The futures of pending replies, in order.
     """
 
     generation: object
@@ -124,8 +126,7 @@ class LoopConnection:
         self._seconds = seconds
         self._seconds_to_connect = seconds_to_connect
         self._unsent: list[bytes] = []
-        # The futures of pending replies, in order.
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self.waiting: deque[asyncio.Future[Any]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_lost = self._is_retired = False
@@ -152,7 +153,7 @@ class LoopConnection:
         """Queue a command for the next turn of the loop; return the future of its reply."""
         reply = self._loop.create_future()
         self._unsent += command
-        self._waiting.append(reply)
+        self.waiting.append(reply)
         if self._writing is None or self._writing.done():
             self._writing = self._start(self._write())
         if self._reading is None or self._reading.done():
@@ -172,9 +173,9 @@ class LoopConnection:
 
     async def _read(self) -> None:
         """Read the pending replies."""
-        while self._waiting:
+        while self.waiting:
             async with asyncio.timeout(self._seconds):
-                for _ in range(min(len(self._waiting), _AT_A_TIME)):
+                for _ in range(min(len(self.waiting), _AT_A_TIME)):
                     await self._read_one()
         if self._is_retired:
             self.close()
@@ -183,11 +184,11 @@ class LoopConnection:
         try:
             reply = await self._connection.read_response(disconnect_on_error=False)
         except REPLIES as error:
-            waiting = self._waiting.popleft()
+            waiting = self.waiting.popleft()
             if not waiting.done():
                 waiting.set_exception(error)
         else:
-            waiting = self._waiting.popleft()
+            waiting = self.waiting.popleft()
             if not waiting.done():
                 waiting.set_result(reply)
 
@@ -205,8 +206,8 @@ class LoopConnection:
     def _lose(self, kind: type[redis.RedisError], why: str) -> None:
         self._is_lost = True
         self._unsent.clear()
-        while self._waiting:
-            waiting = self._waiting.popleft()
+        while self.waiting:
+            waiting = self.waiting.popleft()
             if not waiting.done():
                 waiting.set_exception(kind(why))
         self.close()
@@ -214,7 +215,7 @@ class LoopConnection:
     def retire(self) -> None:
         """Close it after the last pending reply."""
         self._is_retired = True
-        if not self._waiting:
+        if not self.waiting:
             self.close()
 
     def close(self) -> None:

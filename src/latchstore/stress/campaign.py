@@ -24,7 +24,7 @@ from latchstore.stress.faults import Fault
 from latchstore.stress.figures import Figures, OperationFigures, together
 from latchstore.stress.history import History, environment
 from latchstore.stress.lock_order import LockOrder
-from latchstore.stress.native import HangError, WorkerError, run_native
+from latchstore.stress.native import CrewMaker, HangError, WorkerError, run_native
 from latchstore.stress.recording import recorded
 from latchstore.stress.reduction import smallest
 from latchstore.stress.result import LockEdge, Mark, Problem, Result
@@ -114,6 +114,13 @@ class Plan:
     tasks: int = 0
 
     @property
+    def workers(self) -> int:
+        """How many threads, or tasks, a process has in one round; a random schedule of tasks has one loop."""
+        if not self.tasks:
+            return self.threads
+        return self.tasks * (1 if self.schedule == "random" else self.threads)
+
+    @property
     def length_of_a_round(self) -> int:
         """Number of operations of each thread in one round on native threads."""
         if self.length is not None:
@@ -121,7 +128,7 @@ class Plan:
         if self.tasks and self.schedule == "random":
             return _LENGTH_AT_RANDOM
         total = _ROUND if self.operations is None else min(_ROUND, self.operations)
-        return -(-total // (self.threads * self.processes * max(1, self.tasks)))
+        return -(-total // (self.workers * self.processes))
 
     def command(self, *, seed: int, workloads: Sequence[str], length: int) -> str:
         """Return the command that repeats one round or schedule."""
@@ -391,6 +398,16 @@ def _operations_of_a_round(plan: Plan, rounds: int) -> int:
     return -(-plan.length_of_a_round // rounds)
 
 
+def _crew_of(plan: Plan) -> CrewMaker | None:
+    """Return what makes the tasks of a round; None if it has threads."""
+    if not plan.tasks:
+        return None
+    # Loaded when used: nobody else needs asyncio.
+    from latchstore.stress.task_crew import TaskCrew
+
+    return functools.partial(TaskCrew, tasks=plan.tasks, is_random=plan.schedule == "random")
+
+
 def _native_round(
     plan: Plan, workloads: Sequence[Workload], factory: Factory, seed: int, seconds: float
 ) -> tuple[History, list[Problem], list[Mark], LockOrder]:
@@ -410,15 +427,14 @@ def _native_round(
             history = run_native(
                 store,
                 workloads,
-                threads=plan.threads if plan.schedule == "native" else 1,
+                threads=plan.workers,
                 operations=plan.length_of_a_round,
                 seed=seed,
                 switch_interval=plan.switch_interval,
                 faults=faults,
                 timeout=plan.timeout,
                 seconds=_BEGINNING * seconds,
-                tasks=plan.tasks,
-                is_random=plan.schedule == "random",
+                make_crew=_crew_of(plan),
             )
             store.close()
     except HangError as error:

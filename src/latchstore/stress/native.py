@@ -46,6 +46,20 @@ class HangError(WorkerError):
     """The threads of a run do not end."""
 
 
+class CrewMaker(Protocol):
+    """Makes the threads of a run."""
+
+    def __call__(
+        self,
+        store: AbstractStore,
+        workloads: Sequence[Workload],
+        faults: Sequence[Fault],
+        lengths: Sequence[int],
+        seed: int,
+    ) -> Crew:
+        """Return them."""
+
+
 class Log(Protocol):
     """Notified of the begin and end of each operation, by its thread."""
 
@@ -77,8 +91,7 @@ def run_native(
     timeout: float = 300.0,
     faults: Sequence[Fault] = (),
     seconds: float | None = None,
-    tasks: int = 0,
-    is_random: bool = False,
+    make_crew: CrewMaker | None = None,
 ) -> History:
     """Run workloads in threads that start at the same moment, and record their operations.
 
@@ -98,10 +111,8 @@ def run_native(
         Faults of the run.
     seconds : float, optional
         Seconds after which no operation begins, even if there are some left.
-    tasks : int
-        Number of tasks of each thread, in an event loop; 0: the thread runs the actions itself.
-    is_random : bool
-        Whether the loops draw which callback runs next.
+    make_crew : callable, optional
+        Makes the `Crew`: called with store, workloads, faults, the lengths for all workers, and seed.
 
     Raises
     ------
@@ -114,11 +125,11 @@ def run_native(
         prepare(workload, store)
     for fault in faults:
         fault.prepare(store)
-    crew = _crew(store, workloads, faults, [operations] * threads, seed, tasks, is_random)
+    crew = (make_crew or Crew)(store, workloads, faults, [operations] * threads, seed)
     header = {
         **environment(),
         "seed": seed,
-        "threads": threads * max(1, tasks),
+        "threads": threads,
         "operations": operations,
         "workloads": [workload.name for workload in workloads],
     }
@@ -132,25 +143,6 @@ def run_native(
         fault.finish(store)
     facts = {workload.name: workload.finish(store) for workload in workloads}
     return History(crew.operations(), {**header, "facts": facts})
-
-
-def _crew(
-    store: AbstractStore,
-    workloads: Sequence[Workload],
-    faults: Sequence[Fault],
-    lengths: Sequence[int],
-    seed: int,
-    tasks: int,
-    is_random: bool,
-) -> Crew:
-    if not tasks:
-        return Crew(store, workloads, faults, lengths, seed)
-    # Imported when used: nothing else needs asyncio.
-    from latchstore.stress.task_crew import TaskCrew
-
-    return TaskCrew(
-        store, workloads, faults, lengths[0], seed, loops=len(lengths), tasks=tasks, is_random=is_random
-    )
 
 
 class Crew:

@@ -58,13 +58,10 @@ class TaskCrew(Crew):
 
     Parameters
     ----------
-    store : AbstractStore
-    workloads, faults, seed
-        As for `Crew`.
-    length : int
-        Number of operations of each task.
-    loops, tasks : int
-        Number of event loops, each in a thread of its own, and number of tasks in each.
+    store, workloads, faults, lengths, seed
+        As for `Crew`, with the lengths of all tasks.
+    tasks : int
+        Number of tasks in each event loop, which has a thread of its own.
     is_random : bool
         Whether the loops draw the next callback.
     """
@@ -74,18 +71,17 @@ class TaskCrew(Crew):
         store: AbstractStore,
         workloads: Sequence[Workload],
         faults: Sequence[Fault],
-        length: int,
+        lengths: Sequence[int],
         seed: int,
         *,
-        loops: int,
         tasks: int,
         is_random: bool,
     ) -> None:
-        super().__init__(store, workloads, faults, [length] * (loops * tasks), seed)
+        super().__init__(store, workloads, faults, lengths, seed)
         self._store: Any = TaskStore(AsyncStore(checked(store)))
         self._is_random = is_random
         self._cancelling = [each for each in faults if isinstance(each, Cancellations)]
-        self._barrier = threading.Barrier(loops + len(faults))
+        self._barrier = threading.Barrier(len(lengths) // tasks + len(faults))
         self._workers = [
             threading.Thread(
                 target=self._run_loop,
@@ -93,7 +89,7 @@ class TaskCrew(Crew):
                 name=f"loop {first // tasks}",
                 daemon=True,
             )
-            for first in range(0, loops * tasks, tasks)
+            for first in range(0, len(lengths), tasks)
         ]
 
     def _run_loop(self, numbers: range) -> None:

@@ -71,12 +71,18 @@ def cancelled_block_commits() -> None:
         return original(self, kind, error, traceback)
 
 
-def _of_servers(broken: Any, workload: str, faults: str = "") -> RedisMutant:
-    TASK_REDIS_MUTANTS.append(RedisMutant(broken, workload, faults))
-    return TASK_REDIS_MUTANTS[-1]
+def task_redis_mutant(workload: str, faults: str = "") -> Callable[[Callable[[], None]], RedisMutant]:
+    """Return a decorator that makes a mutant of what tasks use of a server."""
+
+    def make(broken: Callable[[], None]) -> RedisMutant:
+        TASK_REDIS_MUTANTS.append(RedisMutant(broken, workload, faults))
+        return TASK_REDIS_MUTANTS[-1]
+
+    return make
 
 
-def _reply_of_a_cancelled_call() -> None:
+@task_redis_mutant("registers", faults="cancel")
+def reply_of_a_cancelled_call() -> None:
     """A call that reads an entry is given the reply to the one before it, if that was cancelled"""
     reads: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -97,6 +103,3 @@ def _swap_cancelled(reference: Any, reads: Any, reply: Any) -> None:
     for place in places:
         if waiting[place + 1] in reads:
             waiting[place], waiting[place + 1] = waiting[place + 1], waiting[place]
-
-
-reply_of_a_cancelled_call = _of_servers(_reply_of_a_cancelled_call, "registers", "cancel")

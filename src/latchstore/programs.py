@@ -22,5 +22,5 @@ COMMANDS = {
     ),
 }
 
-#: The packages of the commands, and the module that runs them.
-PROGRAMS = frozenset({"__main__", *(module.split(".")[1] for module, _ in COMMANDS.values())})
+#: The packages of the commands, the module that runs them, and the one that they share.
+PROGRAMS = frozenset({"__main__", "printable", *(module.split(".")[1] for module, _ in COMMANDS.values())})

@@ -6,22 +6,18 @@ Thread safety:
    call it as well. The order of the calls is the order of delivery. A delivery that is queued twice, because
    an exception interrupted the caller, is counted and delivered once.
 2. One thread at a time runs deliveries, with no lock held, so listeners may do anything. It is a daemon
-   thread, or, if the system cannot start one, a thread that waits for events (`flush`, `stop`,
-   `wait_for_room`).
+   thread or, if none can be started, a thread that waits for events (`flush`, `stop`, `wait_for_room`).
 3. The thread that delivers is the first one in `_post`: a thread adds itself, and delivers if it is the
-   first. It removes itself by one call in C in a ``finally``, which needs no memory, so the next write, flush
-   or stop replaces a thread that has ended for any reason. A thread that waits for the dispatcher's thread
-   also checks that it is alive. Its current delivery stays in the queue's `taken`, and each delivery records
-   its progress, so the next thread continues there.
-4. The thread refers to the dispatcher, but to the store weakly, so that an unused store is freed. The
-   store's finalizer queues an end. A finalizer may be interrupted or run out of memory, and is not called
-   again, so an idle thread also checks now and then whether the store is gone.
-5. `throttled` is set without a lock by any thread that finds the queue full, and cleared when there is room.
-   A writer waits for room before it acquires any lock of the store, and checks again by itself now and then,
-   so a lost wake-up only delays it.
+   first. It removes itself by one call in C in a ``finally``, so the next write, flush or stop replaces a
+   thread that has ended for any reason. A thread that waits for the dispatcher's thread also checks that it
+   is alive. The current delivery stays in `taken` and records its progress: the next thread continues there.
+4. The thread refers to the dispatcher, but to the store weakly, so that an unused store is freed. The store's
+   finalizer queues an end. It may be interrupted or run out of memory, and is not called again, so an idle
+   thread also checks now and then whether the store is gone.
+5. `throttled` is set without a lock by a thread that finds the queue full, and cleared when there is room.
+   A writer waits for room before it acquires any lock of the store, and checks again by itself now and then.
 6. While timers are held, since the store is closed, no thread runs for them. The creator of a timer then
-   checks whether timers are held, and `resume` then checks for new timers, so one of the two wakes the
-   thread.
+   checks whether timers are held, and `resume` then checks for new timers: one of the two wakes the thread.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from latchstore import (
     OutcomeUnknownError,
     RedisStore,
     StoreSetEvent,
+    StoreTransactionStartEvent,
     TransactionConflictError,
 )
 from latchstore.aio import AsyncCache, AsyncStore
@@ -363,6 +364,27 @@ class TestWaiting:
                     "a",
                     "b",
                 ]
+
+        run(main())
+
+    def test_tasks_that_commit_while_others_publish(self, run: Run, store: RedisStore) -> None:
+        """The log is read in a section that no task is in while it awaits."""
+        begun: list[object] = []
+        store.event_manager.connect(StoreTransactionStartEvent, begun.append)
+
+        async def main() -> None:
+            tasks = AsyncStore(store)
+
+            async def write(name: str) -> None:
+                for each in range(4):
+                    async with tasks.transaction(name) as tx:
+                        await tx.from_bytes(f"{name}/{each}", b"")
+
+            async with tasks.watch() as changes:
+                await asyncio.gather(*(write(f"k{n}") for n in range(20)))
+                assert len(changes) == 80
+            await tasks.flush()
+            assert len(begun) == 80
 
         run(main())
 

@@ -268,5 +268,5 @@ class TestFiles:
         assert (code, out) == (2, "")
         assert err == (
             "latchstore cache-sim: error: --plot needs matplotlib: "
-            "python -m pip install 'latchstore[simulation]'\n"
+            "run python -m pip install 'latchstore[simulation]'\n"
         )

@@ -16,6 +16,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "live_page.py"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="stopped by a signal")
+@pytest.mark.usefixtures("interruptible")
 def test_the_shop() -> None:
     command = [sys.executable, str(EXAMPLE), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from latchstore import Cache, DictMemoryStore, EventManager, StoreSetEvent, WaitTimeoutError
+from latchstore import Cache, DictMemoryStore, EventManager, In, StoreSetEvent, WaitTimeoutError
 from latchstore.contract.glob_pattern import LONGEST, matching_keys
 from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Interest
 from latchstore.delivery.change_feed import ChangeFeed
@@ -52,7 +52,7 @@ def test_a_key_of_10_mb(use: str, kind: str) -> None:
     store = DictMemoryStore(EventManager(), indexes=["kind"], history=1)
     watch = store.watch("*k*")
     heard: list[object] = []
-    store.event_manager.connect(StoreSetEvent, heard.append, filter={"key": key})
+    store.event_manager.connect(StoreSetEvent, heard.append, filter={"key": In([key])})
     store.set(key, (b"", {"kind": "user"}))
     USES[use](store, key)
     for optimistic in (False, True):

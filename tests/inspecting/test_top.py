@@ -345,6 +345,7 @@ class TestTheEnd:
 
 class TestCommand:
     @pytest.mark.skipif(os.name != "posix", reason="stopped by a signal")
+    @pytest.mark.usefixtures("interruptible")
     def test_a_file_that_others_write(self, tmp_path: Path) -> None:
         path = shared_file(tmp_path)
         command = [sys.executable, "-m", "latchstore", "top", str(path), "--port", "0"]

@@ -344,7 +344,8 @@ def test_a_crash_keeps_its_history(capsys: pytest.CaptureFixture[str], tmp_path:
     assert stress(*words, "--ops", "4000", "--history", str(file)) == 1
     assert "too many" in capsys.readouterr().out
     operations = History.read(file).operations
-    assert [each.name for each in operations if each.outcome == "info"] == ["exists"]
+    # Another thread may have been in the middle of the same call.
+    assert {each.name for each in operations if each.outcome == "info"} == {"exists"}
     assert sum(each.name == "exists" for each in operations) >= 20
 
 

@@ -63,13 +63,19 @@ RIGHT = {
 }
 
 WRONG = {
-    "stale read": ([write(0, 1, 1, a=1), write(2, 3, 2, a=2), read(4, 5, a=1)], "fits nowhere"),
-    "stale read of nothing": ([write(0, 1, 1, a=1), read(2, 3, a=None)], "fits nowhere"),
-    "new, then old": ([write(0, 1, 1, a=1), write(2, 9, 2, a=2), read(3, 4, a=2), read(5, 6, a=1)], "fits"),
-    "read skew": ([write(0, 1, 1, a=1, b=1), write(2, 9, 2, a=2, b=2), read(3, 4, a=1, b=2)], "fits nowhere"),
-    "from the future": ([read(0, 1, a=1), write(2, 3, 1, a=1), read(4, 5, a=1), read(4, 5, a=None)], "fits"),
-    "revisions against time": ([write(0, 1, 2, a=2), write(2, 3, 1, a=1)], "fits nowhere"),
-    "a revision given twice": ([write(0, 9, 1, a=1), write(0, 9, 1, a=2)], "both revision 1"),
+    "stale read": ([write(0, 1, 1, a=1), write(2, 3, 2, a=2), read(4, 5, a=1)], "has no place"),
+    "stale read of nothing": ([write(0, 1, 1, a=1), read(2, 3, a=None)], "has no place"),
+    "new, then old": (
+        [write(0, 1, 1, a=1), write(2, 9, 2, a=2), read(3, 4, a=2), read(5, 6, a=1)],
+        "has no place",
+    ),
+    "read skew": ([write(0, 1, 1, a=1, b=1), write(2, 9, 2, a=2, b=2), read(3, 4, a=1, b=2)], "has no place"),
+    "from the future": (
+        [read(0, 1, a=1), write(2, 3, 1, a=1), read(4, 5, a=1), read(4, 5, a=None)],
+        "has no place",
+    ),
+    "revisions against time": ([write(0, 1, 2, a=2), write(2, 3, 1, a=1)], "has no place"),
+    "a revision given twice": ([write(0, 9, 1, a=1), write(0, 9, 1, a=2)], "both have revision 1"),
     "lost update": (
         [
             op(0, 9, ("get", "a", None, None), ("set", "a", 1, None), revision=1),
@@ -78,14 +84,14 @@ WRONG = {
         "should have had [1, None]",
     ),
     "a delete of nothing": ([op(0, 1, ("delete", "a", None, True), revision=1)], "should have had [False]"),
-    "a value that nobody wrote": ([write(0, 1, 1, a=1), read(2, 3, a=7)], "fits nowhere"),
+    "a value that nobody wrote": ([write(0, 1, 1, a=1), read(2, 3, a=7)], "has no place"),
     "there, though gone": (
         [
             write(0, 1, 1, a=1),
             op(2, 3, ("delete", "a", None, True), revision=2),
             op(4, 5, ("exists", "a", None, True)),
         ],
-        "fits nowhere",
+        "has no place",
     ),
 }
 

@@ -64,8 +64,8 @@ def test_tasks_of_several_loops(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--schedule", "exhaustive"], "--tasks cannot have --schedule exhaustive"),
-        (["--processes", "2", "--store", "sqlite"], "say one of the two"),
+        (["--schedule", "exhaustive"], "--tasks requires --schedule mixed"),
+        (["--processes", "2", "--store", "sqlite"], "not both"),
         (["--workload", "waiting"], "tasks cannot run these workloads: waiting"),
         (["--faults", "async"], "fault 'async' does not work with --tasks 3"),
         (["--store", "tests.stress.dict_stores:LockedDict"], "tasks need a store that"),

@@ -167,7 +167,7 @@ def test_what_says_how_to_attach_is_used_by_threads_as_well(capsys: pytest.Captu
             ["--processes", "2", "--store", FILES, "--faults", "exceptions"],
             "does not work with --processes 2",
         ),
-        (["--processes", "2", "--store", FILES, "--workload", "queue"], "cannot do"),
+        (["--processes", "2", "--store", FILES, "--workload", "queue"], "does not support"),
         (["--processes", "2", "--store", f"{STORES}:not_pickled"], "cannot be sent to other processes"),
         (["--timeout", "0"], "--timeout must be above 0, got 0"),
     ],

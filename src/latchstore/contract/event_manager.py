@@ -54,7 +54,7 @@ class BaseEventManager(ABC):
             Dotted paths, and the value or `Condition` that each must match for `func` to be called. A path
             leads through attributes and the items of mappings: ``{"metadata.state": "done"}``,
             ``{"source.name": "jobs"}``. An event that lacks the attribute or the item does not match. A
-            ``"key"`` with ``*``, ``?`` or ``[`` is a pattern as in `AbstractStore.glob`; ``In([key])`` matches
+            ``"key"`` with ``*``, ``?`` or ``[`` is a pattern as in `AbstractStore.glob`; ``In([key])`` is for
             such a key itself. The values are held strongly. Filters on one key or on ``"source"`` are looked
             up, so that listeners with another key or source cost an emit nothing.
         priority : int, optional

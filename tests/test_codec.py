@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latchstore import Cache, Codec, CodecError, DictMemoryStore, EventManager, StoreError, StoreMapping
@@ -74,6 +74,7 @@ class TestRoundTrip:
     def test_json_is_compact_text_that_others_can_read(self) -> None:
         assert CODECS["json"].encode({"é": [1, 2]}) == '{"é":[1,2]}'.encode()
 
+    @settings(max_examples=50)
     @given(PLAIN_WITH_BYTES)
     def test_msgpack(self, value: Any) -> None:
         pytest.importorskip("msgpack", reason="needs latchstore[redis]")
@@ -93,6 +94,7 @@ class TestRoundTrip:
         with pytest.raises(ImportError, match=r"pip install 'latchstore\[redis\]'"):
             make("msgpack")
 
+    @settings(max_examples=50)
     @given(PLAIN)
     def test_pickle(self, value: Any) -> None:
         codec = CODECS["pickle"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import importlib.util
 import itertools
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +25,10 @@ CLIENTS = 20
 
 
 @pytest.fixture
-def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return an example as a module."""
+def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Yield an example as a module; it may set the level of the logger for its whole process."""
+    logger = logging.getLogger("latchstore")
+    level = logger.level
     name = request.param
     specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert specification is not None
@@ -32,7 +36,8 @@ def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     module = importlib.util.module_from_spec(specification)
     monkeypatch.setitem(sys.modules, name, module)
     specification.loader.exec_module(module)
-    return module
+    yield module
+    logger.setLevel(level)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

@@ -455,5 +455,5 @@ MATCHES: dict[str, Callable[[str], bool]] = {
     "[a]/*": lambda key: key.startswith("a/"),
 }
 
-BlocksAndSnapshots.TestCase.settings = settings(PROFILE, max_examples=50, stateful_step_count=40)
+BlocksAndSnapshots.TestCase.settings = settings(PROFILE, max_examples=30, stateful_step_count=40)
 TestBlocksAndSnapshots = BlocksAndSnapshots.TestCase

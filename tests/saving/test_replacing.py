@@ -23,7 +23,7 @@ from tests.saving.stores import TIMEOUT, facts, new_store
 fcntl = pytest.importorskip("fcntl")
 
 #: How often a process that saves is killed.
-KILLS = int(os.environ.get("LATCHSTORE_KILLS", "50"))
+KILLS = int(os.environ.get("LATCHSTORE_KILLS", "24"))
 
 
 def leftovers(path: Path) -> list[Path]:

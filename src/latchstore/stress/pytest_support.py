@@ -13,14 +13,18 @@ import pytest
 
 from latchstore.stress.check import StressError, linearizable_store
 from latchstore.stress.testing.case import Test
+from latchstore.stress.testing.definition import has_operations
 from latchstore.stress.testing.exploration import TestFailedError
 
 
 def item_of(collector: pytest.Collector, name: str, kind: Any) -> pytest.Item | None:
-    """Return an item for a subclass of `Test` that defines `make`; None for anything else."""
-    if not (isinstance(kind, type) and issubclass(kind, Test)):
+    """Return an item for a subclass of `Test`; None for another class, and for a base class of tests.
+
+    A base class has no `make`, and either no operations or subclasses; otherwise its `make` was forgotten.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Test)) or not vars(kind).get("__test__", True):
         return None
-    if kind.make is Test.make or not vars(kind).get("__test__", True):
+    if kind.make is Test.make and (kind.__subclasses__() or not has_operations(kind)):
         return None
     item: pytest.Item = _TestItem.from_parent(collector, name=name, kind=kind)
     return item

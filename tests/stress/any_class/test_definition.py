@@ -144,7 +144,9 @@ class TestErrors:
             @operation()
             def call(self, subject: Any) -> None: ...
 
-        with pytest.raises(NotImplementedError, match=r"Wrong.make\(\) must return the object under test"):
+        with pytest.raises(
+            NotImplementedError, match=r"Wrong has no make\(\): define it, and return the object"
+        ):
             Wrong.run()
 
     @pytest.mark.parametrize(("name", "value"), [("threads", 1), ("operations", 0), ("seconds", 0)])

@@ -235,6 +235,7 @@ class TestSpecifications:
         report = MistakenTest.run()
         assert report.answer == "unknown"
         assert report.reason.startswith("every call raised an exception")
+        assert report.reason.endswith(f"the first was {report.first_raised}")
 
     def test_what_is_not_the_same_each_time_is_named(self) -> None:
         made = []

@@ -67,6 +67,11 @@ class NoStateTest(CounterTest):
 
 def test_beside():
     assert True
+
+class ForgottenTest(Test):
+    @operation()
+    def increment(self, counter):
+        return counter.increment()
 """
 
 
@@ -84,7 +89,8 @@ def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_pytest_collects_them(directory: Path) -> None:
     ran = run(directory, "pytest", "-p", "no:cacheprovider", "--strict-markers", "-rsf", "test_counters.py")
     assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "2 failed, 1 passed, 1 skipped" in ran.stdout
+    assert "3 failed, 1 passed, 1 skipped" in ran.stdout
+    assert "ForgottenTest has no make(): define it" in ran.stdout
     assert "FAILED test_counters.py::CounterTest - test_counters:CounterTest: invalid" in ran.stdout
     assert "would give 2, but it gave 1" in ran.stdout
     assert "not today" in ran.stdout
@@ -133,7 +139,7 @@ def test_the_command_line(directory: Path) -> None:
             "test_counters:Counter",
             "test 'test_counters:Counter' must be a subclass of latchstore.stress.Test",
         ),
-        ("test_counters:Abstract", "Abstract.make() must return the object under test"),
+        ("test_counters:Abstract", "Abstract has no make(): define it, and return the object"),
         ("test_counters:WrongTest", "WrongTest.threads must be at least 2, got 1"),
         (
             "test_counters:NotMadeTest",

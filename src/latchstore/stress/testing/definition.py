@@ -131,7 +131,9 @@ class Definition:
 
     def make(self) -> Any:
         """Return a new object under test; called by one thread."""
-        raise NotImplementedError(f"{type(self).__qualname__}.make() must return the object under test")
+        raise NotImplementedError(
+            f"{type(self).__qualname__} has no make(): define it, and return the object under test"
+        )
 
     def reference(self) -> Any:
         """Return a new object for sequential orders of the calls, used by one thread; by default `make()`.
@@ -169,6 +171,11 @@ class Definition:
     def describe_error(self, error: BaseException) -> object:
         """Return a comparable description of an operation's exception; by default its class."""
         return type(error)
+
+
+def has_operations(kind: type[Definition]) -> bool:
+    """Return whether a test declares operations."""
+    return any(hasattr(method, _OPERATION) for _, method in inspect.getmembers(kind, callable))
 
 
 def operations_of(kind: type[Definition]) -> list[OperationSpec]:

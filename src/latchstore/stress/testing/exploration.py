@@ -92,6 +92,8 @@ class Report:
         Number of calls by operation.
     raised : Counter
         Number of exceptions by operation.
+    first_raised : str
+        The first call that raised an exception, and the exception.
     overlaps : Counter
         Number of overlaps by pair of operations.
     command : str
@@ -119,6 +121,7 @@ class Report:
     is_async: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     raised: Counter[str] = field(default_factory=Counter)
+    first_raised: str = ""
     overlaps: Counter[tuple[str, str]] = field(default_factory=Counter)
     command: str = ""
 
@@ -139,7 +142,10 @@ class Report:
         self.native += run.native
         for record in run.records:
             self.counts[record.call.name] += 1
-            self.raised[record.call.name] += record.answer.value[0] == "raised"
+            is_raised = record.answer.value[0] == "raised"
+            self.raised[record.call.name] += is_raised
+            if is_raised and not self.first_raised:
+                self.first_raised = f"{record.call.name}: {record.answer}"
         self.overlaps.update(_overlaps(run.records))
 
     def __str__(self) -> str:
@@ -235,7 +241,10 @@ class _Exploration:
         report = self._report
         if report.counts and report.raised == report.counts:
             report.answer = "unknown"
-            report.reason = "every call raised an exception, so nothing was proved: check the test"
+            report.reason = (
+                "every call raised an exception, so nothing was proved: check the test; the first was "
+                f"{report.first_raised}"
+            )
         elif not report.overlaps:
             report.answer = "unknown"
             report.reason = "no two calls overlapped, so nothing was proved"

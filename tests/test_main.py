@@ -60,9 +60,17 @@ def test_each_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.startswith(f"usage: latchstore {name} ")
 
 
-def test_a_closed_output_is_no_error_of_ours() -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stress", "--workload", "registers", "--ops", "50"],
+        ["inspect", "latchstore:DictMemoryStore", "--json"],
+    ],
+    ids=["stress", "inspect"],
+)
+def test_a_closed_output_is_no_error_of_ours(words: list[str]) -> None:
     """As of ``latchstore stress | head -1``: no traceback, and not the exit code of a violation."""
-    command = [sys.executable, "-m", "latchstore", "stress", "--workload", "registers", "--ops", "50"]
+    command = [sys.executable, "-m", "latchstore", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

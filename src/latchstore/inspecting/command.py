@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from latchstore.inspecting.terms import SYNTAX, parsed_terms
 from latchstore.printable import printable
 
 #: The exit codes.
-NOT_FOUND, FAILED, INTERRUPTED = 1, 2, 130
+NOT_FOUND, FAILED = 1, 2
 
 #: Default maximum of listed entries, and of displayed bytes of one.
 _LIMIT, _BYTES = 100, 512
@@ -75,14 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _run(arguments)
     except (SourceError, ValueError) as error:
         return _complain(str(error))
+    except BrokenPipeError:
+        raise  # the output was closed: handled as for all commands
     except (OSError, StoreError, TypeError) as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader of the output has closed it. Python would report that again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED
         return _complain(explanation(error, arguments.target))
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
 
 def _complain(message: str) -> int:

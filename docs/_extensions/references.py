@@ -17,13 +17,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sphinx.domains.python import PyObject
+from sphinx.domains.python import PyObject, PythonDomain
+from sphinx.pycode import ModuleAnalyzer
 
 if TYPE_CHECKING:
-    from docutils.nodes import Element
+    from docutils.nodes import Element, reference
     from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
-    from sphinx.domains.python import PythonDomain
+    from sphinx.builders import Builder
     from sphinx.environment import BuildEnvironment
 
 #: Of which the types of parameters are made, beside names of classes.
@@ -72,6 +73,30 @@ def variables(thing: Any) -> Iterator[str]:
             yield from inspect.signature(each).parameters
 
 
+def is_builtin(name: str) -> bool:
+    """Tell whether it is the name of a builtin class."""
+    return inspect.isclass(getattr(builtins, name, None))
+
+
+class Domain(PythonDomain):
+    """In which ``bytes`` or ``set``, where a type is expected, is that type and no property or method."""
+
+    def resolve_xref(
+        self,
+        env: BuildEnvironment,
+        fromdocname: str,
+        builder: Builder,
+        type: str,
+        target: str,
+        node: pending_xref,
+        contnode: Element,
+    ) -> reference | None:
+        """Make a link of a reference; None if it has none."""
+        if type == "class" and is_builtin(target):
+            return None
+        return super().resolve_xref(env, fromdocname, builder, type, target, node, contnode)
+
+
 class Reference:
     """A reference of a docstring that Sphinx has not found."""
 
@@ -98,7 +123,7 @@ class Reference:
 
     def documented(self) -> str | None:
         """Return the name that the reference has for what is meant."""
-        if not self._in_text and self._target in WORDS:
+        if not self._in_text and (self._target in WORDS or is_builtin(self._target)):
             return None
         owner, _, attribute = self._target.rpartition(".")
         cls = self._look_up(owner) if owner else self._class
@@ -146,6 +171,21 @@ def public_bases(app: Sphinx, name: str, thing: Any, options: Any, bases: list[A
         bases[place : place + 1] = [each for each in private[0].__bases__ if each not in bases]
 
 
+def comment_of_data(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Take the comment of a constant from where it is defined, in place of the docstring of its class."""
+    attribute = name.rpartition(".")[2]
+    ours = [path for path in sys.modules if path.startswith("latchstore.")] if what == "data" else []
+    for path in ours:
+        if vars(sys.modules[path]).get(attribute) is thing:
+            comments = ModuleAnalyzer.for_module(path).find_attr_docs()
+            lines[:] = comments.get(("", attribute), lines)
+
+
+def is_left_out(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples: they are among the attributes, and have no docstrings of their own."""
+    return True if type(thing).__name__ == "_tuplegetter" else None
+
+
 def split_attributes(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Give each of several attributes of one type (``x, y : int``) lines of its own, which napoleon needs."""
     if what != "class":
@@ -172,11 +212,14 @@ def class_signature(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Extend Sphinx."""
+    app.add_domain(Domain, override=True)
     app.connect("missing-reference", resolve)
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"
     app.connect("autodoc-process-bases", public_bases)
+    app.connect("autodoc-skip-member", is_left_out)
     app.connect("autodoc-process-signature", class_signature)
+    app.connect("autodoc-process-docstring", comment_of_data)
     app.connect("autodoc-process-docstring", split_attributes, priority=400)  # before napoleon's
     return {"parallel_read_safe": True, "parallel_write_safe": True}

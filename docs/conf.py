@@ -42,7 +42,11 @@ napoleon_use_ivar = True
 napoleon_custom_sections = ["Thread safety", ("Events", "params_style")]
 
 html_theme = "furo"
+pygments_dark_style = "a11y-high-contrast-dark"  # of the same family as the light one; underlines no names
 html_title = f"latchstore {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False  # of a page that stands elsewhere in the repository it would be one line with a link
 
 # Prompts, and what a command prints, are not copied.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

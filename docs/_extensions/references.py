@@ -182,7 +182,7 @@ def comment_of_data(app: Sphinx, what: str, name: str, thing: Any, options: Any,
 
 
 def is_left_out(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out the fields of named tuples: they are among the attributes, and have no docstrings of their own."""
+    """Leave out the fields of named tuples, which are among the attributes and have no docstrings."""
     return True if type(thing).__name__ == "_tuplegetter" else None
 
 

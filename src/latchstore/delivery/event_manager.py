@@ -56,7 +56,7 @@ __all__ = ["EventInfo", "EventManager", "listener_name"]
 
 
 class EventManager(BaseEventManager):
-    """An event manager for many threads; see the rules at the top of this file.
+    """An event manager for many threads, without a lock.
 
     Thread safety
     -------------

@@ -76,6 +76,7 @@ class View(ABC):
         Raises
         ------
         SnapshotClosedError
+            If the view is closed.
         """
         return None
 

@@ -104,10 +104,7 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
     ----------
     store : AbstractStore
     codec : str or Codec, optional
-        ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or an object with ``encode`` and
-        ``decode``; not ``"reference"``, which only a `Cache` supports. If None, the store's
-        ``default_codec``: pickle, or for a store that was loaded from a file bytes only, since unpickling
-        runs code from the file.
+        As for a `StoreView`.
 
     Thread safety
     -------------

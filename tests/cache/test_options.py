@@ -72,7 +72,7 @@ def test_what_there_is_not_is_named(name: str) -> None:
     """Also when decorating."""
     kind, call = CALLS[name]
     for unknown in {"tll", *ONE_OF_EACH} - kind.__optional_keys__ - {"key"}:
-        with pytest.raises(TypeError, match=f"^'{unknown}' is no option; choose from idle, .*, ttl, weight$"):
+        with pytest.raises(TypeError, match=f"^'{unknown}' is no option; (did you mean|choose from idle, )"):
             call(Cache(), {unknown: 5})
 
 

@@ -68,6 +68,7 @@ class TestArguments:
             ({"namespace": "a", "lock_timeout": None}, TypeError, "lock_timeout must be a number"),
             ({"namespace": "a", "history": 0}, ValueError, "history"),
             ({"namespace": "a", "indexes": [1]}, TypeError, r"indexes\[0\]"),
+            ({"namespace": "a", "leese": 1}, TypeError, r"^RedisStore\(\) has no .* 'leese', .* 'lease'\?$"),
         ],
     )
     def test_wrong_ones(

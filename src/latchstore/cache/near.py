@@ -23,7 +23,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from latchstore.contract.arguments import checked_count, checked_seconds
+from latchstore.contract.arguments import advising, checked_count, checked_seconds
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import clock
 from latchstore.engine.bounded import BoundedStore
@@ -75,6 +75,7 @@ class NearCache:
 
     __slots__ = ("max_entries", "staleness")
 
+    @advising
     def __init__(self, *, max_entries: int = 10_000, staleness: Seconds = 0.05) -> None:
         seconds = checked_seconds(staleness, "staleness")
         if seconds is None:

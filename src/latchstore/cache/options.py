@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from latchstore.contract.arguments import (
+    alike,
     check_callable,
     checked_count,
     checked_key,
@@ -191,7 +192,7 @@ def check_names(kind: Any, options: Mapping[str, Any]) -> None:
     """Raise TypeError for a name that the TypedDict `kind` lacks."""
     if not kind.__optional_keys__.issuperset(options):
         unknown = min(options.keys() - kind.__optional_keys__)
-        raise TypeError(f"{unknown!r} is no option; choose from {', '.join(sorted(kind.__optional_keys__))}")
+        raise TypeError(f"{unknown!r} is no option; {alike(unknown, kind.__optional_keys__)}")
 
 
 @functools.lru_cache

@@ -26,6 +26,7 @@ from latchstore.cache.near import UNSHARED, Copies, Copy, NearCache
 from latchstore.cache.options import DEFAULT_OPTIONS, Options, checked_clock
 from latchstore.cache.policies import EvictionPolicy, checked_policy
 from latchstore.contract.arguments import (
+    advising,
     check_callable,
     checked_count,
     checked_key,
@@ -69,6 +70,7 @@ class CacheReader(StoreMapping[V]):
     _parent: CacheReader[Any] | None = None
     _naming = Naming("")
 
+    @advising
     def __init__(
         self,
         store: AbstractStore | None = None,

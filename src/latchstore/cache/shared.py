@@ -24,7 +24,9 @@ from latchstore.cache.options import (
     check_names,
     checked_options,
 )
-from latchstore.contract.arguments import checked_key, describe
+from latchstore.cache.reading import CacheReader
+from latchstore.cache.writing import CacheWriter
+from latchstore.contract.arguments import checked_key, describe, document_as
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError
 from latchstore.engine.bounded import EveryThread
@@ -290,3 +292,6 @@ class Namespace(Cache[V]):
 
     def _attempt(self, key: str, found: Any, options: Options) -> Attempt:
         return super()._attempt(self._naming.stored(key), found, options)
+
+
+document_as("Cache", CacheReader, CacheWriter, CacheLoader)

@@ -11,10 +11,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
+
+Init = TypeVar("Init", bound=Callable[..., None])
 
 #: Bytes read from a stream at a time by default: 1 MiB, as in the specification.
 DEFAULT_BUFFER_SIZE = 1048576
@@ -24,6 +27,52 @@ _LONGEST = sys.float_info.max
 
 #: The number of characters that `describe` shows of a value.
 _SHOWN = 60
+
+
+def alike(name: str, known: Iterable[str]) -> str:
+    """Return the advice of an error about an unknown name: the known one that is like it, or all of them."""
+    from difflib import get_close_matches  # loaded late: only errors need it
+
+    names = sorted(known)
+    close = get_close_matches(name, names, 1)
+    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
+
+
+def advising(init: Init) -> Init:
+    """Make a constructor refuse what it has no parameter for in the name of the class that is called.
+
+    Python names the class that defines ``__init__``, which may be a base that no page mentions; until 3.13 it
+    does not say which parameter is like an unknown one.
+    """
+    code = init.__code__
+    count = code.co_argcount
+    positional = code.co_varnames[1:count]
+    known = frozenset(code.co_varnames[1 : count + code.co_kwonlyargcount])
+
+    @functools.wraps(init)
+    def checked(self: object, *args: Any, **kwargs: Any) -> None:
+        if not known.issuperset(kwargs):
+            name = min(kwargs.keys() - known)
+            raise TypeError(f"{type(self).__name__}() has no parameter {name!r}; {alike(name, known)}")
+        if len(args) > len(positional):
+            raise TypeError(
+                f"{type(self).__name__}() takes {', '.join(positional) or 'nothing'} by position, got "
+                f"{len(args)} arguments; name the others"
+            )
+        init(self, *args, **kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def document_as(name: str, *classes: type) -> None:
+    """Make Python's errors about the arguments of public methods name the class that documents them."""
+    for cls in classes:
+        for method, each in vars(cls).items():
+            if isinstance(each, FunctionType) and not method.startswith("_"):
+                each.__qualname__ = f"{name}.{method}"
+                # `help` finds the text of a base by the class in the name.
+                documented = (getattr(base, method).__doc__ for base in cls.__mro__ if hasattr(base, method))
+                each.__doc__ = next(filter(None, documented), None)
 
 
 class Readable(Protocol):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
+    advising,
     check_callable,
     checked_path,
     checked_timeout,
@@ -80,6 +81,7 @@ class DictMemoryStore(TransactionalStore):
     # hot path: the attributes that every read uses are in slots.
     __slots__ = ("_entries", "_table")
 
+    @advising
     def __init__(
         self,
         event_manager: BaseEventManager | None = None,

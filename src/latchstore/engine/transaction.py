@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
-from latchstore.contract.arguments import check_callable, checked_timeout, describe
+from latchstore.contract.arguments import check_callable, checked_timeout, describe, document_as
 from latchstore.contract.errors import TransactionClosedError, WrongThreadError
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
@@ -468,3 +468,6 @@ def call_all(functions: list[Callable[[], object]]) -> None:
             logger.exception("%s, registered with a transaction, failed", describe(function))
             traceback.clear_frames(error.__traceback__)
         function = None  # the traceback refers to this frame as well
+
+
+document_as("Transaction", BatchStore)

@@ -15,6 +15,7 @@ from latchstore.contract.arguments import (
     checked_key,
     checked_timeout,
     describe,
+    document_as,
     exact_string,
 )
 from latchstore.contract.errors import StoreClosedError
@@ -29,7 +30,8 @@ from latchstore.delivery.watch import Watch, wait_until
 from latchstore.engine.attempts import Attempts
 from latchstore.engine.delivered_store import DeliveredStore
 from latchstore.engine.edits import Edit, by_key
-from latchstore.engine.entry_reader import all_there
+from latchstore.engine.entry_reader import EntryReader, all_there
+from latchstore.engine.entry_store import EntryStore
 from latchstore.engine.selection import found
 from latchstore.engine.snapshot import Snapshot
 from latchstore.engine.transaction import Transaction
@@ -385,3 +387,7 @@ def _checked_notes(notes: str) -> str:
     if not isinstance(notes, str):
         raise TypeError(f"notes must be a str, got {describe(notes)}")
     return exact_string(notes)
+
+
+document_as("AbstractReadOnlyStore", EntryReader)
+document_as("AbstractStore", EntryStore, DeliveredStore, TransactionalStore)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from latchstore.contract.arguments import (
+    advising,
     check_callable,
     checked_count,
     checked_key,
@@ -128,6 +129,7 @@ class WorkQueue(Generic[V]):
     0
     """
 
+    @advising
     def __init__(
         self,
         store: TransactionalStore,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
+    alike,
     checked_count,
     checked_timeout,
     describe,
@@ -100,6 +101,7 @@ class RedisStore(SharedStore):
         wanted = checked_indexes(indexes)
         kept = checked_count(history, "history", 1)
         server = Server(url, _checked_namespace(namespace), client_options)
+        _check_options(server, client_options)
         open_namespace(server)
 
         def make_engine(publisher: Publisher) -> RedisEngine:
@@ -158,6 +160,22 @@ def _checked_seconds(value: Any, argument: str) -> float:
     if seconds is None:
         raise TypeError(f"{argument} must be a number of seconds, got None")
     return seconds
+
+
+def _check_options(server: Server, options: dict[str, Any]) -> None:
+    """Raise TypeError for an option that neither the store nor redis-py has."""
+    if not options:
+        return
+    try:
+        server.connect()  # makes a connection that is never opened
+    except TypeError as error:
+        wrong = [name for name in options if repr(name) in str(error)]
+        if not wrong:
+            raise
+        advice = alike(wrong[0], RedisStore.__init__.__kwdefaults__ or ())
+        raise TypeError(
+            f"RedisStore() has no parameter {wrong[0]!r}, nor has redis.Redis.from_url; {advice}"
+        ) from None
 
 
 def _checked_namespace(namespace: Any) -> str:

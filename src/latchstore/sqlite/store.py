@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
+    advising,
     checked_count,
     checked_path,
     checked_timeout,
@@ -84,6 +85,7 @@ class SqliteStore(SharedStore):
 
     __slots__ = ("_sqlite",)
 
+    @advising
     def __init__(
         self,
         path: str | os.PathLike[str],

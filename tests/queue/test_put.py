@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import timedelta
 from typing import Any
 
@@ -127,17 +128,27 @@ def test_codecs(store: AnyStore) -> None:
     pickled: WorkQueue[object] = WorkQueue(store, "pickled", codec="pickle")
     pickled.put({1, 2})
     assert claimed(pickled).payload == {1, 2}
-    with pytest.raises(CodecError, match="raw/k"):
+    with pytest.raises(CodecError, match=r"^queue 'raw', job 'k' cannot be encoded: str 'text': ") as caught:
         raw.put("text", key="k")  # type: ignore[arg-type]
+    assert (caught.value.queue, caught.value.key) == ("raw", "k")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert "raw/k" not in store
 
 
-def test_a_payload_that_cannot_be_decoded_fails_like_any_job(queue: WorkQueue[Any], store: AnyStore) -> None:
+def test_a_payload_that_cannot_be_decoded_fails_like_any_job(
+    queue: WorkQueue[Any], store: AnyStore, clock: Clock
+) -> None:
     queue.put(1, key="k")
     store.set_data("jobs/k", b"no JSON")
-    with pytest.raises(CodecError, match="jobs/k"), claimed(queue) as job:
+    wrong = r"^queue 'jobs', job 'k' cannot be decoded: 7 bytes, bytes b'no JSON': "
+    with pytest.raises(CodecError, match=wrong), claimed(queue) as job:
         job.payload
     assert counts(queue) == {"delayed": 1}
+    clock.now += 10.0
+    with claimed(queue) as job:
+        job.fail("no JSON")
+    with pytest.raises(CodecError, match=wrong):
+        next(queue.dead_letters()).payload
 
 
 @pytest.mark.parametrize(

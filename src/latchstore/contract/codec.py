@@ -167,22 +167,23 @@ def checked_codec(codec: str | Codec[V]) -> Codec[V]:
     return codec
 
 
-def encoded(codec: Codec[V], key: str, value: V) -> bytes:
-    """Return the bytes of a value; raise CodecError, which names the key, if encoding fails."""
+def encoded(codec: Codec[V], key: str, value: V, queue: str | None = None) -> bytes:
+    """Return the bytes of a value; raise CodecError, which names key and queue, if encoding fails."""
     try:
         data = codec.encode(value)
         return data if type(data) is bytes else as_bytes(data, "the result of encode")
     except MemoryError:
         raise  # not the value's fault
     except Exception as error:
-        raise CodecError(key, f"cannot be encoded: {describe(value)}: {error}") from error
+        raise CodecError(key, f"cannot be encoded: {describe(value)}: {error}", queue) from error
 
 
-def decoded(codec: Codec[V], key: str, data: bytes) -> V:
-    """Return the decoded value; raise CodecError, which names the key, if decoding fails."""
+def decoded(codec: Codec[V], key: str, data: bytes, queue: str | None = None) -> V:
+    """Return the decoded value; raise CodecError, which names key and queue, if decoding fails."""
     try:
         return codec.decode(data)
     except MemoryError:
         raise
     except Exception as error:
-        raise CodecError(key, f"cannot be decoded: {len(data)} bytes, {describe(data)}: {error}") from error
+        reason = f"cannot be decoded: {len(data)} bytes, {describe(data)}: {error}"
+        raise CodecError(key, reason, queue) from error

@@ -201,13 +201,15 @@ class SnapshotClosedError(_RefusedError):
 class _ValueOfKeyError(_RefusedError):
     """The base class of errors about the value of one key."""
 
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"key {key!r} {message}")
+    def __init__(self, key: str, message: str, queue: str | None = None) -> None:
+        where = f"key {key!r}" if queue is None else f"queue {queue!r}, job {key!r}"
+        super().__init__(f"{where} {message}")
         self.key = key
+        self.queue = queue
         self._message = message
 
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
-        return type(self), (self.key, self._message)
+        return type(self), (self.key, self._message, self.queue)
 
 
 class CodecError(_ValueOfKeyError, ValueError):
@@ -216,6 +218,9 @@ class CodecError(_ValueOfKeyError, ValueError):
     Attributes
     ----------
     key : str
+        Of a payload, the key of the job in its queue.
+    queue : str or None
+        Name of the queue, if the value is the payload of a job.
     """
 
 

@@ -53,7 +53,7 @@ class DeadLetter(Generic[V]):
     @property
     def payload(self) -> V:
         """The payload, decoded anew at each access. CodecError if it cannot be decoded."""
-        return decoded(self._settings.codec, self._settings.key_of(self.key), self._data)
+        return decoded(self._settings.codec, self.key, self._data, self._settings.name)
 
     def requeue(self) -> bool:
         """Put the job at the end of the queue again, with no attempts counted.

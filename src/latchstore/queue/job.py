@@ -113,7 +113,8 @@ class Job(Generic[V]):
             If it cannot be decoded; in the job's block it counts as an exception of the block.
         """
         if self._payload is _UNKNOWN:
-            self._payload = decoded(self._settings.codec, self._full_key, self._entry.content)
+            settings = self._settings
+            self._payload = decoded(settings.codec, self.key, self._entry.content, settings.name)
         return self._payload
 
     @property

@@ -224,7 +224,7 @@ class WorkQueue(Generic[V]):
         items = places.checked_items(metadata)
         key = key_for(number) if key is None else _checked_job_key(key)
         full_key = settings.key_of(key)
-        data = encoded(settings.codec, full_key, payload)
+        data = encoded(settings.codec, key, payload, self.name)
         if pause:
             items[places.PLACE] = places.delayed(self.name, settings.clock() + pause, rank)
         else:

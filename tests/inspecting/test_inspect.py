@@ -54,7 +54,7 @@ class TestOverview:
         assert found["caches"] == []
         (queue,) = found["queues"]
         assert 0 <= queue.pop("oldest_waiting") < 1_000
-        assert queue == {"name": "mails", "waiting": 2, "delayed": 1, "claimed": 1, "dead": 1}
+        assert queue == {"name": "mails", "waiting": 2, "delayed": 1, "leased": 1, "dead": 1}
         assert found["largest"][0] == {"key": "<b>\x1b[31mred", "bytes": 5_000}
         assert len(found["largest"]) == 10
 

@@ -42,7 +42,7 @@ def test_overview(
     assert found["history_from"] == 1
     assert found["indexes"][0] == "state"
     (queue,) = found["queues"]
-    assert (queue["waiting"], queue["delayed"], queue["claimed"], queue["dead"]) == (2, 1, 1, 1)
+    assert (queue["waiting"], queue["delayed"], queue["leased"], queue["dead"]) == (2, 1, 1, 1)
     assert found["largest"][0]["bytes"] == 5_000
     assert found["data_bytes"] == sum(store.get(key).size for key in store.query_keys())
 

@@ -171,7 +171,7 @@ def _show_overview(found: dict[str, Any]) -> None:
             each["name"],
             each["waiting"],
             each["delayed"],
-            each["claimed"],
+            each["leased"],
             each["dead"],
             duration_text(each["oldest_waiting"]),
         )
@@ -181,7 +181,7 @@ def _show_overview(found: dict[str, Any]) -> None:
         [
             Table(found["place"], ("", ""), [fact for fact in facts if fact[1] is not None]),
             Table("Caches", ("keys", "entries", "weight", "idle time", "evictions"), caches),
-            Table("Queues", ("name", "waiting", "delayed", "claimed", "dead", "oldest waiting"), queues),
+            Table("Queues", ("name", "waiting", "delayed", "leased", "dead", "oldest waiting"), queues),
             Table(
                 "Largest keys",
                 ("key", "size"),

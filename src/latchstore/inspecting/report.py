@@ -25,9 +25,6 @@ from latchstore.contract.values import Value, entry_from_metadata
 from latchstore.inspecting.sources import Source
 from latchstore.queue import places
 
-#: The displayed names of a queue's states.
-_STATES = {"ready": "waiting", "delayed": "delayed", "leased": "claimed", "dead": "dead"}
-
 #: Number of keys in an overview.
 _LARGEST = 10
 
@@ -65,10 +62,11 @@ def queues(store: AbstractReadOnlyStore, now: float) -> list[dict[str, Any]]:
     for _, items in store.query((places.PLACE,), where={places.PLACE: Prefix("")}):
         try:
             place = places.parsed(items[places.PLACE])
-            state, number = _STATES[place.state], place.number
+            state, number = places.COUNTED[place.state], place.number
         except (ValueError, IndexError, KeyError):
             continue  # a user's own item of this name
-        counts = found.setdefault(place.queue, {"name": place.queue, **dict.fromkeys(_STATES.values(), 0)})
+        zeros = dict.fromkeys(places.COUNTED.values(), 0)
+        counts = found.setdefault(place.queue, {"name": place.queue, **zeros})
         counts[state] += 1
         if state == "waiting":
             oldest[place.queue] = min(number, oldest.get(place.queue, number))

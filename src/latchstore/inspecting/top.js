@@ -152,7 +152,7 @@ function showCaches(caches) {
 function showQueues(queues) {
   at("queues-section").hidden = !queues.length;
   fill("queues", queues.map((each) => [
-    [each.name, "wrap"], [number(each.waiting), "n"], [number(each.delayed), "n"], [number(each.claimed), "n"],
+    [each.name, "wrap"], [number(each.waiting), "n"], [number(each.delayed), "n"], [number(each.leased), "n"],
     [number(each.dead), each.dead ? "n bad" : "n"], [seconds(each.oldest_waiting), "n"],
   ]), "none");
 }

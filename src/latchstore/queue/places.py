@@ -35,6 +35,9 @@ ATTEMPTS = "queue.attempts"
 #: Reason of the last failure; missing before the first.
 REASON = "queue.reason"
 
+#: The name under which jobs of each state of a place are counted.
+COUNTED = {"ready": "waiting", "delayed": "delayed", "leased": "leased", "dead": "dead"}
+
 #: The highest priority; the lowest is its negative.
 HIGHEST_PRIORITY = 10**9
 

@@ -60,9 +60,6 @@ _LEASE = 60
 
 _WHEN_THERE = ("refuse", "keep", "replace")
 
-#: The names of the states in `WorkQueue.stats`.
-_COUNTED = {"ready": "waiting", "delayed": "delayed", "leased": "leased", "dead": "dead"}
-
 
 class WorkQueue(Generic[V]):
     """Jobs for a pool of workers, stored as entries of a store.
@@ -443,10 +440,10 @@ class WorkQueue(Generic[V]):
             ``oldest_waiting`` (seconds since the oldest waiting job was put, or None). A job whose delay or
             lease has ended counts as waiting from the next claim on.
         """
-        stats: dict[str, Any] = dict.fromkeys(_COUNTED.values(), 0)
+        stats: dict[str, Any] = dict.fromkeys(places.COUNTED.values(), 0)
         oldest: int | None = None
         for place in self._places():
-            stats[_COUNTED[place.state]] += 1
+            stats[places.COUNTED[place.state]] += 1
             if place.state == "ready" and (oldest is None or place.number < oldest):
                 oldest = place.number
         age = None if oldest is None else seconds_since(oldest, self._settings.clock())

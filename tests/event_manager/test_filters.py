@@ -12,6 +12,8 @@ import pytest
 
 from latchstore import Above, In
 from latchstore.contract.events import BaseEvent, StoreDeleteEvent, StoreEvictEvent, StoreSetEvent
+from latchstore.contract.matching import matches
+from latchstore.contract.values import entry_from_metadata
 from latchstore.delivery.event_manager import EventManager
 from tests.event_manager.listeners import Calls, Counter, Owner
 
@@ -62,7 +64,7 @@ class TestFilters:
         ("filter", "message"),
         [
             ({"metadatta.state": "done"}, "no attribute 'metadatta'.*did you mean 'metadata'"),
-            ({"colour": "red"}, "no attribute 'colour'.*it has action, key, .*metadata"),
+            ({"colour": "red"}, "no attribute 'colour'.*choose from action, key, .*metadata"),
             ({"": 1}, "the path '' has an empty part"),
             ({"metadata..state": 1}, "'metadata..state' has an empty part"),
             ({"key": 5}, "'key' must be a str or a pattern, got int 5"),
@@ -186,6 +188,36 @@ class TestFilters:
         assert calls == ["b"]
         assert [record.levelno for record in caplog.records] == [logging.DEBUG]
         assert "neither true nor false" in caplog.text
+
+    def test_arrays_are_equal_to_nothing_as_in_a_query(self, manager: EventManager, calls: Calls) -> None:
+        """Their ``==`` returns an array, and one of one item has a truth value."""
+
+        class Array(list[int]):
+            def __eq__(self, other: object) -> Any:
+                return [True]
+
+            __hash__ = None
+
+        held = Array([1])
+        assert not matches(entry_from_metadata({"numbers": held}), {"numbers": held})
+        manager.connect(StoreSetEvent, calls.listener("a"), {"metadata.numbers": held})
+        manager.connect(StoreSetEvent, calls.listener("b"), {"metadata.numbers": In([held])})
+        manager.emit(StoreSetEvent(key="a", metadata={"numbers": Array([1])}))
+        assert calls == []
+
+    def test_comparison_without_end_harms_no_other_listener(
+        self, manager: EventManager, calls: Calls
+    ) -> None:
+        class Endless:
+            def __eq__(self, other: object) -> bool:
+                return other == self
+
+            __hash__ = None  # type: ignore[assignment]
+
+        manager.connect(StoreSetEvent, calls.listener("a"), {"revision": Endless()})
+        manager.connect(StoreSetEvent, calls.listener("b"))
+        manager.emit(StoreSetEvent(key="a", revision=Endless()))
+        assert calls == ["b"]
 
     @pytest.mark.parametrize("name", ["key", "source", "colour"])
     def test_attribute_that_raises_is_no_match(

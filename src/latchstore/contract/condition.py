@@ -28,6 +28,19 @@ def equal(held: Any, wanted: Any) -> bool:
         return False
 
 
+def fits(value: Any, wanted: Any) -> bool:
+    """Return whether a value matches a condition, or equals a plain value; exceptions as in `equal`."""
+    if not isinstance(wanted, Condition):
+        return equal(value, wanted)
+    try:
+        return bool(wanted.matches(value))
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        logger.debug("a %s cannot be compared with a %s", type(value), type(wanted), exc_info=True)
+        return False
+
+
 class Condition(ABC):
     """A term of a query that is more than a value to compare with.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from latchstore.contract.arguments import describe, exact_string
-from latchstore.contract.condition import Condition, equal
+from latchstore.contract.condition import Condition, fits
 from latchstore.contract.contains import In
 from latchstore.contract.ranges import Above, Below, Between, Prefix
 from latchstore.contract.values import ATOMIC_TYPES, Entry, is_immutable
@@ -95,14 +95,12 @@ def _holds(held: Any, wanted: Any) -> bool:
         return bool(wanted.matches(held))
     try:
         value = held if is_immutable(held) else copy.deepcopy(held)
-        if isinstance(wanted, Condition):
-            return bool(wanted.matches(value))
-        return equal(value, wanted)
     except (MemoryError, RecursionError):
         raise  # see `equal`
     except Exception:
-        logger.debug("a %s cannot be compared with %s", type(held), type(wanted), exc_info=True)
+        logger.debug("a %s cannot be copied to be compared", type(held), exc_info=True)
         return False
+    return fits(value, wanted)
 
 
 def matches(entry: Entry | None, terms: Mapping[str, Any]) -> bool:

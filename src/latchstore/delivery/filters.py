@@ -13,8 +13,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from latchstore.contract.arguments import describe
-from latchstore.contract.condition import Condition
+from latchstore.contract.arguments import alike, describe
+from latchstore.contract.condition import Condition, fits
 from latchstore.contract.events import BaseEvent, StoreModificationEvent
 from latchstore.contract.glob_pattern import checked_pattern, has_wildcards, matcher
 from latchstore.contract.matching import check_term
@@ -94,13 +94,11 @@ def passes(event: BaseEvent, conditions: Conditions) -> bool:
         if value is MISSING:
             return False
         try:
-            passed = wanted.matches(value) if isinstance(wanted, Condition) else bool(value == wanted)
-        except MemoryError:
-            raise  # as in `attribute`
-        except Exception:
+            if not fits(value, wanted):
+                return False
+        except RecursionError:
+            # The comparison's own: it must not end the delivery to other listeners.
             logger.debug("Cannot compare %s in a filter", ".".join(path), exc_info=True)
-            return False
-        if not passed:
             return False
     return True
 
@@ -146,12 +144,8 @@ def _check_name(cls: type[BaseEvent], path: str, name: str) -> None:
         return
     known = {name for each in classes for base in each.__mro__ for name in (*vars(base), *_annotations(base))}
     if name not in known:
-        import difflib  # loaded late: only this error needs it
-
-        public = sorted(each for each in known if not each.startswith("_"))
-        close = difflib.get_close_matches(name, public, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(public)}"
-        raise ValueError(f"filter: {cls.__name__} has no attribute {name!r} (path {path!r}); {hint}")
+        advice = alike(name, [each for each in known if not each.startswith("_")])
+        raise ValueError(f"filter: {cls.__name__} has no attribute {name!r} (path {path!r}); {advice}")
 
 
 def _annotations(cls: type) -> Mapping[str, object]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from latchstore.contract.condition import Condition, equal
+from latchstore.contract.condition import Condition, fits
 from latchstore.contract.contains import Contains, In
 from latchstore.contract.ranges import Above, Below, Between, Prefix
 
@@ -36,9 +36,7 @@ class AllOf(Condition):
         self._terms = tuple(terms)
 
     def matches(self, value: Any) -> bool:
-        return all(
-            term.matches(value) if isinstance(term, Condition) else equal(value, term) for term in self._terms
-        )
+        return all(fits(value, term) for term in self._terms)
 
 
 def parsed_terms(texts: Iterable[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from latchstore import (
     Contains,
     In,
     Item,
+    Ordered,
     Prefix,
 )
 from tests.contract.stores import StoreContract
@@ -150,6 +151,7 @@ class QueryContract(StoreContract):
             (Prefix(b"2"), ""),
             (Contains(2), ["list"]),
             (In([[2], None]), ["list", "none"]),
+            (In([Above(2), Prefix("2"), Contains(2)]), ["a", "list", "text"]),
             (Prefix("2"), ["text"]),
             (Prefix(""), ["text"]),
             (Between("1", "3"), ["text"]),
@@ -208,7 +210,9 @@ class QueryContract(StoreContract):
         assert ordered == ["none", "d", "b", "c", "a", "text", "list", "odd", "odder", "y", "z"]
 
     @pytest.mark.parametrize(
-        "term", [lambda value: True, len, int, Contains, Raising], ids=lambda term: term.__name__
+        "term",
+        [lambda value: True, len, int, Contains, Raising, Item("number"), Ordered("number"), iter([1, 2])],
+        ids=lambda term: getattr(term, "__name__", type(term).__name__),
     )
     def test_a_term_that_is_no_value(self, store: AbstractStore, term: Any) -> None:
         for call in (

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from latchstore.contract.arguments import checked_iterable
-from latchstore.contract.condition import Condition, FrozenCondition, equal
+from latchstore.contract.condition import Condition, FrozenCondition, equal, fits
 
 
 class Contains(Condition):
@@ -95,7 +95,7 @@ class In(FrozenCondition):
         self._freeze(values=tuple(checked_iterable(values, "values")))
 
     def matches(self, value: Any) -> bool:
-        return any(value is each or equal(value, each) for each in self.values)
+        return any(value is each or fits(value, each) for each in self.values)
 
     def __repr__(self) -> str:
         return f"In({list(self.values)!r})"

@@ -14,6 +14,7 @@ from typing import Any
 from latchstore.contract.arguments import describe, exact_string
 from latchstore.contract.condition import Condition, fits
 from latchstore.contract.contains import In
+from latchstore.contract.ordering import Item, Ordered
 from latchstore.contract.ranges import Above, Below, Between, Prefix
 from latchstore.contract.values import ATOMIC_TYPES, Entry, is_immutable
 
@@ -55,12 +56,11 @@ def checked_terms(where: Mapping[str, Any] | None, kwargs: dict[str, Any]) -> di
 
 
 def check_term(name: str, wanted: Any) -> None:
-    """Raise TypeError if a term is neither a value nor a condition."""
-    if (
-        type(wanted) not in ATOMIC_TYPES
-        and callable(wanted)
-        and (isinstance(wanted, type) or not isinstance(wanted, Condition))
-    ):
+    """Raise TypeError if a term is neither a value nor a condition, so that nothing stored matches it."""
+    kind = type(wanted)
+    if kind in ATOMIC_TYPES or isinstance(wanted, Condition):
+        return
+    if callable(wanted) or kind in (Item, Ordered) or hasattr(kind, "__next__"):
         raise TypeError(
             f"the term for {name!r} must be a value or a condition, got {describe(wanted)}: write "
             "Between(low, high), Above(low), Below(high), Prefix(text), In(values), Contains(item), "

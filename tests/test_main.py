@@ -65,8 +65,9 @@ def test_each_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixtu
     [
         ["stress", "--workload", "registers", "--ops", "50"],
         ["inspect", "latchstore:DictMemoryStore", "--json"],
+        ["cache-sim", "loop:9", "--policies", "lru", "--requests", "99"],
     ],
-    ids=["stress", "inspect"],
+    ids=["stress", "inspect", "cache-sim"],
 )
 def test_a_closed_output_is_no_error_of_ours(words: list[str]) -> None:
     """As of ``latchstore stress | head -1``: no traceback, and not the exit code of a violation."""

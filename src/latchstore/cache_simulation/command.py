@@ -1,6 +1,6 @@
 """The command ``cache-sim``: runs traces through eviction policies and compares the hit ratios.
 
-Exit codes: 0 success, 1 the output cannot be written, 2 wrong usage or an unreadable trace, 130 interrupted.
+Exit codes: 0 success, 1 a file cannot be written, 2 wrong usage or an unreadable trace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from latchstore.printable import printable
 
 BAD_USAGE = 2
 CANNOT_WRITE = 1
-INTERRUPTED = 130
 
 _SIZES = "0.1%,0.3%,1%,3%,10%"
 _KEYS = 100_000
@@ -38,9 +37,9 @@ hit ratio of each.
 
 A TRACE is one of
   zipf:ALPHA   requests by Zipf's law with that exponent, zipf alone: --alpha
-    scan:ALPHA   the same, but one in three requests belongs to a scan, which reads all keys in turn
-    loop:KEYS    KEYS keys in a fixed order, repeatedly; loop alone: --keys
-    FILE         a file with one key per line, optionally gzipped; ./zipf for a file of that name
+  scan:ALPHA   the same, but one in three requests belongs to a scan, which reads all keys in turn
+  loop:KEYS    KEYS keys in a fixed order, repeatedly; loop alone: --keys
+  FILE         a file with one key per line, optionally gzipped; ./zipf for a file of that name
   -            the same from standard input
 """
 
@@ -48,8 +47,8 @@ _EPILOG = """\
 A file is read once; its requests are kept in a temporary file, and its keys in memory. Percentages are
 relative to the number of distinct keys.
 
-Exit codes: 0 success, 1 the output cannot be written, 2 wrong usage or an unreadable trace, 130
-interrupted.
+Exit codes: 0 success, 1 a file cannot be written, 2 wrong usage or an unreadable trace, 130 interrupted,
+141 the output was closed.
 """
 
 
@@ -112,12 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _run(arguments)
     except SimulationError as error:
         return _complain(str(error), BAD_USAGE)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of the output has closed it. Python would report that again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_WRITE
+        raise  # the output was closed: handled as for all commands
     except OSError as error:
         return _complain(str(error), CANNOT_WRITE)
 

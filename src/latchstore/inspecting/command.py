@@ -9,15 +9,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from latchstore.contract.errors import StoreError
 from latchstore.inspecting import report
-from latchstore.inspecting.sources import Source, SourceError, explanation, open_source
+from latchstore.inspecting.errors import complain, ended
+from latchstore.inspecting.sources import Source, SourceError, open_source
 from latchstore.inspecting.tables import Table, duration_text, show, size_text, time_text
 from latchstore.inspecting.terms import SYNTAX, parsed_terms
 from latchstore.printable import printable
 
-#: The exit codes.
-NOT_FOUND, FAILED = 1, 2
+#: The exit code if there is no such key.
+NOT_FOUND = 1
 
 #: Default maximum of listed entries, and of displayed bytes of one.
 _LIMIT, _BYTES = 100, 512
@@ -70,19 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``inspect``; return the exit code."""
-    try:
-        return _run(arguments)
-    except (SourceError, ValueError) as error:
-        return _complain(str(error))
-    except BrokenPipeError:
-        raise  # the output was closed: handled as for all commands
-    except (OSError, StoreError, TypeError) as error:
-        return _complain(explanation(error, arguments.target))
-
-
-def _complain(message: str) -> int:
-    print(f"latchstore inspect: error: {printable(message, sys.stderr)}", file=sys.stderr)
-    return FAILED
+    return ended("inspect", arguments.target, lambda: _run(arguments))
 
 
 def _count(text: str) -> int:
@@ -116,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except KeyError:
         if arguments.key is None:
             raise
-        _complain(f"{arguments.target} has no key {arguments.key!r}")
+        complain("inspect", f"{arguments.target} has no key {arguments.key!r}")
         return NOT_FOUND
     if arguments.json:
         print(json.dumps(found, indent=2))

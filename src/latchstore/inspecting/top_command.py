@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import threading
 import webbrowser
 
-from latchstore.contract.errors import StoreError
+from latchstore.inspecting.errors import ended
 from latchstore.inspecting.page import serve
-from latchstore.inspecting.sources import SourceError, explanation, open_live
-from latchstore.printable import printable
+from latchstore.inspecting.sources import open_live
 
 #: The default port.
 _PORT = 8765
-
-#: The exit code.
-FAILED = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``top`` until it is interrupted; return the exit code."""
-    try:
-        live = open_live(arguments.target, arguments.namespace)
-    except SourceError as error:
-        return _complain(str(error))
+    return ended("top", f"port {arguments.port}", lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    live = open_live(arguments.target, arguments.namespace)
     try:
         with serve(live.store, arguments.port, caches=live.caches) as page:
             print(f"{page.url} shows {arguments.target}; Ctrl-C ends it", flush=True)
@@ -59,14 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             threading.Event().wait()
     except KeyboardInterrupt:
         return 0
-    except (OSError, StoreError, ValueError) as error:
-        return _complain(explanation(error, f"port {arguments.port}"))
     finally:
         if live.was_opened:
             live.store.close()
     return 0
-
-
-def _complain(message: str) -> int:
-    print(f"latchstore top: error: {printable(message, sys.stderr)}", file=sys.stderr)
-    return FAILED

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,9 @@ import pytest
 
 from latchstore import Cache, DictMemoryStore, EventManager, SqliteStore
 from latchstore.engine.transactional_store import TransactionalStore
+from tests import event_loops
 
-TIMEOUT = 20.0
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-def _uvloop() -> asyncio.AbstractEventLoop:
-    loop: asyncio.AbstractEventLoop = pytest.importorskip("uvloop").new_event_loop()
-    return loop
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, _uvloop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine in a loop of its own, which is closed then; return its result."""
-
-    def call(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(asyncio.wait_for(coroutine, TIMEOUT))
-
-    return call
+run = event_loops.run
 
 
 @pytest.fixture(params=["memory", "sqlite"])

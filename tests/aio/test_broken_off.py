@@ -14,7 +14,7 @@ from latchstore import Cache, DictMemoryStore
 from latchstore.aio import AsyncCache, AsyncStore
 from latchstore.cache.inspection import check as check_cache
 from latchstore.engine.inspection import check
-from tests.aio.conftest import TIMEOUT, Run
+from tests.event_loops import TIMEOUT, Run
 
 #: More turns of the loop than any of the operations takes.
 TURNS = 14

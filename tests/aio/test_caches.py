@@ -16,7 +16,7 @@ import pytest
 from latchstore import Cache, EventManager, LoadTimeoutError, NearCache, RecursiveLoadError, SqliteStore
 from latchstore.aio import AsyncCache, AsyncStore
 from latchstore.cache.inspection import check
-from tests.aio.conftest import TIMEOUT, Run
+from tests.event_loops import TIMEOUT, Run
 
 
 class OnPurposeError(Exception):

@@ -12,7 +12,7 @@ from latchstore import Cache, RecursiveLoadError
 from latchstore.aio import AsyncCache, AsyncStore
 from latchstore.cache import async_loading
 from latchstore.cache.inspection import check
-from tests.aio.conftest import Run
+from tests.event_loops import Run
 
 
 def test_a_plain_loader_that_asks_for_its_own_key(run: Run, cache: Cache[Any]) -> None:

@@ -22,7 +22,7 @@ from latchstore import (
 from latchstore.aio import AsyncCache, AsyncStore, AsyncTransaction
 from latchstore.engine.inspection import check
 from latchstore.engine.transactional_store import TransactionalStore
-from tests.aio.conftest import TIMEOUT, Run
+from tests.event_loops import TIMEOUT, Run
 
 
 class OnPurposeError(Exception):

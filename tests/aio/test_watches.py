@@ -24,7 +24,7 @@ from latchstore import (
 from latchstore.aio import AsyncStore
 from latchstore.delivery import async_waiting
 from latchstore.engine.transactional_store import TransactionalStore
-from tests.aio.conftest import TIMEOUT, Run
+from tests.event_loops import TIMEOUT, Run
 
 
 def test_changes_of_threads_are_read_in_order(run: Run, store: TransactionalStore) -> None:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import event_loops
+
+run = event_loops.run
+
 MISSING = [name for name in ("redis", "hiredis", "msgpack") if find_spec(name) is None]
 
 

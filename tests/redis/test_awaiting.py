@@ -6,7 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -26,31 +26,12 @@ from latchstore import (
 )
 from latchstore.aio import AsyncCache, AsyncStore
 from latchstore.redis.scripts import COMMIT, RESOLVE, Script
+from tests.event_loops import TIMEOUT, Run
 from tests.fork.children import in_child, needs_fork
 from tests.redis.proxy import Judge, Proxy, Reply
 from tests.redis.servers import Server
 
 pytest.importorskip("greenlet")
-
-TIMEOUT = 20.0
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-def _uvloop() -> asyncio.AbstractEventLoop:
-    loop: asyncio.AbstractEventLoop = pytest.importorskip("uvloop").new_event_loop()
-    return loop
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, _uvloop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine in a loop of its own."""
-
-    def call(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(asyncio.wait_for(coroutine, TIMEOUT))
-
-    return call
 
 
 @pytest.fixture

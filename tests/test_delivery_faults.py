@@ -59,6 +59,22 @@ def test_a_watch_counts_what_is_left_though_memory_fails() -> None:
     store.close(TIMEOUT)
 
 
+def test_no_delivery_is_lost_between_the_queue_and_the_thread_though_memory_fails() -> None:
+    """Every request for memory of each step fails, until none does."""
+    pytest.importorskip("_testcapi")
+    queue = DeliveryQueue()
+    marks = [Mark(queue) for _ in range(500)]
+    for mark in marks:
+        queue.put_mark(mark)
+    taken: list[Delivery] = []
+    while not queue.is_empty():
+        number = 0
+        while with_failing_requests(number, partial(next, queue.moves)):
+            number += 1
+        taken.append(queue.taken.popleft())
+    assert taken == marks
+
+
 # -- wake-ups -------------------------------------------------------------------------------------
 
 

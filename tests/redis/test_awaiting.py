@@ -25,7 +25,7 @@ from latchstore import (
     TransactionConflictError,
 )
 from latchstore.aio import AsyncCache, AsyncStore
-from latchstore.redis.scripts import COMMIT, RESOLVE, Script
+from latchstore.redis.scripts import COMMIT, FOLLOW, RESOLVE, Script
 from tests.event_loops import TIMEOUT, Run
 from tests.fork.children import in_child, needs_fork
 from tests.redis.proxy import Judge, Proxy, Reply
@@ -369,6 +369,40 @@ class TestWaiting:
 
         run(main())
 
+    def test_the_loop_goes_on_while_a_thread_reads_the_log(
+        self, run: Run, store: RedisStore, proxy: Proxy, namespace: str
+    ) -> None:
+        """A task that has to publish its commit meanwhile waits outside the loop's thread."""
+        far = RedisStore(proxy.url, EventManager(), namespace=namespace, socket_timeout=3 * TIMEOUT)
+        went_on, in_time = threading.Event(), list[bool]()
+
+        def let_go() -> None:
+            in_time.append(went_on.wait(TIMEOUT))
+            proxy.release()
+
+        async def main() -> None:
+            async with AsyncStore(far) as tasks, tasks.watch() as changes:
+                await tasks.from_bytes("a", b"")
+                proxy.judge = lambda request: (
+                    Reply.HELD if FOLLOW.digest in request and not proxy.held else Reply.PASSED
+                )
+                threads = [threading.Thread(target=far.from_bytes, args=("b", b""))]
+                threads[0].start()
+                await until(lambda: proxy.held)
+                threads.append(threading.Thread(target=let_go))
+                threads[1].start()
+                write = asyncio.create_task(tasks.from_bytes("c", b""))
+                await until(lambda: store.exists("c"))
+                assert await tasks.exists("n")  # its reply comes after that of the write
+                went_on.set()
+                await write
+                for thread in threads:
+                    await asyncio.to_thread(thread.join, TIMEOUT)
+                assert len(changes) == 3
+
+        run(main())
+        assert in_time == [True]
+
 
 class TestLostReplies:
     def test_a_read_is_asked_again(self, run: Run, far: RedisStore, proxy: Proxy) -> None:
@@ -475,6 +509,38 @@ class TestCancellation:
             proxy.release()
             await tasks.from_bytes("b", b"")
             assert await tasks.exists("b")
+
+        run(main())
+
+    @pytest.mark.parametrize("in_transaction", [False, True], ids=["write", "transaction"])
+    def test_of_a_commit_whose_answer_is_late(
+        self, run: Run, far: RedisStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
+    ) -> None:
+        """The server is asked what has become of it, and the task ends when it has answered."""
+        monkeypatch.setattr("latchstore.aio.greenlets.PATIENCE", TIMEOUT)
+
+        async def main() -> None:
+            tasks, judged = AsyncStore(far), list[Reply]()
+
+            async def write() -> None:
+                if in_transaction:
+                    async with tasks.transaction() as tx:
+                        await tx.from_bytes("a", b"")
+                else:
+                    await tasks.from_bytes("a", b"")
+
+            proxy.judge = answering({COMMIT: Reply.HELD, RESOLVE: Reply.PASSED}, judged)
+            task = asyncio.create_task(write())
+            await until(lambda: judged)
+            task.cancel()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not task.done()
+            proxy.release()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert judged == [Reply.HELD, Reply.PASSED]
+            assert await tasks.exists("a")
 
         run(main())
 

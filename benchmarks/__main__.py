@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import moved
-from benchmarks.measure import Answer, Ratio, answer_to, machine
+from benchmarks.measure import Answer, Ratio, answer_to, as_code, machine
 from benchmarks.peers import versions
 from benchmarks.plots import draw
 from benchmarks.threads import charts_beside
@@ -139,7 +139,7 @@ def _report(answers: dict[str, Answer], folder: Path | None) -> str:
                 parts.append(f"Not drawn: {error}.")
             else:
                 parts += [
-                    f"![{chart.title}](plots/{path.name})"
+                    f"![{as_code(chart.title)}](plots/{path.name})"
                     for chart, path in zip(answer.charts, drawn, strict=True)
                 ]
         sections.append("\n\n".join(parts))

@@ -13,6 +13,7 @@ import gc
 import importlib
 import math
 import platform
+import re
 import statistics
 import sys
 import time
@@ -208,7 +209,8 @@ def figures_of(timings: Mapping[str, Timing]) -> list[Figure]:
 def figure_list(timings: Mapping[str, Timing]) -> str:
     """Return all times as a list in Markdown."""
     lines = [
-        f"- {name}: {timing.median:,.0f} ns (spread {timing.spread:.0%})" for name, timing in timings.items()
+        f"- {as_code(name)}: {timing.median:,.0f} ns (spread {timing.spread:.0%})"
+        for name, timing in timings.items()
     ]
     return "\n".join(["All of them, medians:", "", *lines])
 
@@ -226,12 +228,23 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
     return slope
 
 
+#: Code, and words with a star, of which Markdown makes emphasis unless they are code.
+_CODE_OR_STARRED = re.compile(r"(`[^`]*`)|[^\s,`]*\*[^\s,`]*")
+
+
+def as_code(text: str) -> str:
+    """Return a text for Markdown, with the words that have a star as code."""
+    return _CODE_OR_STARRED.sub(lambda match: match[1] or f"`{match[0]}`", text)
+
+
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown that also reads well as text."""
-    widths = [max(len(line[column]) for line in (headings, *rows)) for column in range(len(headings))]
+    table = [[as_code(cell) for cell in line] for line in (headings, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    table.insert(1, ["-" * width for width in widths])
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in (headings, ["-" * width for width in widths], *rows)
+        for line in table
     ]
     return "\n".join(lines)
 

@@ -16,7 +16,9 @@ from benchmarks.measure import (
     Ratio,
     Timing,
     exponent,
+    figure_list,
     lines_by_size,
+    markdown,
     ratio_table,
     size_table,
 )
@@ -104,6 +106,16 @@ def test_lines_and_tables_by_size() -> None:
         "| get         | 1    | 2,346 | 1.2      |",
         "| set         | 12.3 |       | 0.0      |",
     ]
+
+
+def test_names_with_stars_are_code() -> None:
+    """Markdown would make emphasis of what stands between two stars."""
+    assert markdown(["what", "ns"], [["glob('*a?') / encore glob('*a?'), `f(*x)`", "1"]]).splitlines()[2] == (
+        "| `glob('*a?')` / encore `glob('*a?')`, `f(*x)` | 1  |"
+    )
+    assert figure_list({"glob('a*'), locked": Timing((1.0,))}).endswith(
+        "- `glob('a*')`, locked: 1 ns (spread 0%)"
+    )
 
 
 class TestWriting:

@@ -120,7 +120,7 @@ def test_a_save_puts_many_rows_into_one_statement(path: Path, monkeypatch: pytes
         sqlite3, "connect", lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
     )
     store_of(b"old", 5_000).save(path)
-    assert len(statements) < 10
+    assert len(statements) == 1  # each gives the interpreter up several times
     statements.clear()
     # Few bytes wait, however large the values are.
     store_of(bytes(5_000_000), 10).save(path)

@@ -11,9 +11,9 @@ add tables and indexes; ``loading.py`` refuses anything that could not have been
 
 SQLite writes the file under its unfinished name (``contract/files.py``). It needs no locks and no journal,
 since no other program has the file, and an interrupted file is thrown away. SQLite releases the interpreter
-at each statement, and a busy thread then takes it for five milliseconds. So the tables are created before
-SQLite opens the file, rows are inserted by the thousand, and ``COMMIT`` flushes the file, which leaves
-nothing to do for the flush before the rename.
+lock several times in each ``execute`` and once for each statement of a script; a thread that computes then
+keeps it for five milliseconds. So the tables are created before SQLite opens the file, rows are inserted by
+the thousand, each insert is a transaction of its own, and the file is flushed once, before the rename.
 
 Thread safety: any number of threads and processes may save and load at the same time; the last to finish
 wins.
@@ -141,19 +141,18 @@ def _empty_database() -> bytes:
 def _fill(
     file: sqlite3.Connection, items: Iterable[tuple[str, Entry]], revision: int, clock: float | None
 ) -> None:
-    # Nothing is flushed before ``COMMIT``.
-    file.executescript("PRAGMA journal_mode = OFF; BEGIN;")
+    # `replace_file` flushes the file.
+    file.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
     sizes: list[tuple[str | bytes, int]] = []
     row = partial(_sized_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN, sizes)
     entries = _insert(file, "entries", map(row, items))
-    _insert(file, "about", [(0, (revision, entries))])
     if clock is not None:
         file.execute(TABLES["clock"])
         _insert(file, "clock", [(0, (clock,))])
     if sizes:
         file.execute(TABLES["sizes"])
         _insert(file, "sizes", [(len(row[0]), row) for row in sizes])
-    file.execute("COMMIT")
+    file.executescript(f"INSERT INTO about VALUES ({revision:d}, {entries:d})")  # noqa: S608 (two integers)
 
 
 def _insert(file: sqlite3.Connection, table: str, rows: Iterable[tuple[int, Row]]) -> int:

@@ -204,13 +204,17 @@ class Transaction(BatchStore):
         assert claim is not None
         self._outer, self._claim, self.optimistic = outer, claim, outer.optimistic
         self._savepoint = batch.savepoint()
-        self._route = route = Route(self)
+        route = Route(self)
         route.claim, route.outer = claim, outer._route
         route.batch, route.savepoint = batch, self._savepoint
         # The thread of the claim, or one that works for the claim's task.
         self._thread = this_thread.thread
-        self._batch = batch
-        self._engine.routes.place(claim, route)
+        routes, ident = self._engine.routes, claim.ident
+        # No calls from here on, so that no signal handler or finalizer can end the outer block in between.
+        if outer._batch is None:
+            raise TransactionClosedError(f"{outer!r} was ended while a nested block was being entered")
+        self._route, self._batch = route, batch
+        routes[ident] = route
 
     def __exit__(
         self,
@@ -333,8 +337,10 @@ class Transaction(BatchStore):
                 self._end_inner_blocks(innermost)
             # The engine removes the route of the outermost block, with the commit or after it.
             if outer is not None and innermost is not None and innermost.claim is claim:
-                assert outer._route is not None
-                routes.place(claim, outer._route)
+                if outer._route is None:  # a signal handler or finalizer has ended it
+                    routes.forget(claim)
+                else:
+                    routes.place(claim, outer._route)
         return batch
 
     def _end_inner_blocks(self, innermost: Route | None) -> None:

@@ -1,0 +1,55 @@
+"""An outer block that a signal handler or finalizer ends while a nested one is entered or left."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from latchstore import DictMemoryStore, EventManager, TransactionClosedError
+from latchstore.engine.inspection import check_idle
+
+
+class Handler:
+    """Calls something once, at one of the calls and returns that the calling thread makes."""
+
+    def __init__(self, place: int, call: Callable[[], object]) -> None:
+        self._left = place
+        self._call = call
+        self.called = False
+
+    def __call__(self, frame: Any, event: str, argument: object) -> None:
+        self._left -= 1
+        if not self._left:
+            sys.setprofile(None)
+            self.called = True
+            with suppress(TransactionClosedError):  # an inner block is open, or the block has ended
+                self._call()
+
+
+@pytest.mark.parametrize("optimistic", [False, True])
+@pytest.mark.parametrize("end", ["commit", "rollback", "doom"])
+def test_an_outer_block_may_be_ended_at_any_call_of_a_nested_one(end: str, optimistic: bool) -> None:
+    place = 0
+    while True:
+        place += 1
+        store = DictMemoryStore(EventManager())
+        block = store.transaction(optimistic=optimistic)
+        handler = Handler(place, getattr(block, end))
+        with suppress(TransactionClosedError), block:
+            block.set("outer", (b"", {}))
+            sys.setprofile(handler)
+            try:
+                with store.transaction() as nested:
+                    nested.set("nested", (b"", {}))
+            finally:
+                sys.setprofile(None)
+        check_idle(store)
+        store.set("later", (b"", {}))
+        store.close()
+        if not handler.called:
+            break
+    assert place > 20

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from latchstore.stress.execution import Body, Stage, run_schedule, under_control
@@ -34,6 +36,17 @@ class Box:
 
     def one_line(self) -> None:
         with self.lock: self.items.clear()  # fmt: skip  # noqa: E701
+
+    def by_a_call(self) -> None:
+        with locked(self.lock):
+            first, second = self.items["a"], self.items
+            del first, second
+
+
+@contextmanager
+def locked(lock: threading.Lock) -> Iterator[None]:
+    with lock:
+        yield
 
 
 def accesses_of(call: Any) -> list[str]:
@@ -68,6 +81,16 @@ def test_a_with_statement_of_one_line() -> None:
         "enters self.lock",
         "calls self.items.clear()",
         "leaves self.lock",
+    ]
+
+
+def test_what_a_call_returned_is_entered_and_left() -> None:
+    assert accesses_of(lambda box: (box.items.update(a=1), box.by_a_call())) == [
+        "calls locked(self.lock)",
+        "enters locked(self.lock)",
+        'reads self.items["a"]',
+        "reads self.items",
+        "leaves locked(self.lock)",
     ]
 
 

@@ -27,6 +27,13 @@ _POINTS = (
 )
 
 
+def name_of(instruction: dis.Instruction) -> str:
+    """Return the name of a bytecode: of a subscript that of Python 3.13, later ones have a ``BINARY_OP``."""
+    if instruction.opname == "BINARY_OP" and instruction.argrepr == "[]":
+        return "BINARY_SUBSCR"
+    return instruction.opname
+
+
 _points: dict[CodeType, frozenset[int]] = {}
 
 
@@ -37,7 +44,7 @@ def points_of(code: CodeType) -> frozenset[int]:
         found = _points[code] = frozenset(
             instruction.offset
             for instruction in dis.get_instructions(code)
-            if any(part in instruction.opname for part in _POINTS)
+            if any(part in name_of(instruction) for part in _POINTS)
         )
     return found
 

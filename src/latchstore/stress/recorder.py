@@ -14,6 +14,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
 from latchstore.stress.lock_order import place_of
+from latchstore.stress.places import name_of
 from latchstore.stress.result import Access, Step
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ _DOES = (
     ("CONTAINS_OP", "reads"),
     ("FOR_ITER", "reads"),
 )
+
+#: The beginnings of the names of bytecodes that change variables of the thread's own.
+_OF_ITS_OWN = ("STORE_FAST", "STORE_DEREF", "STORE_NAME", "DELETE_FAST")
 
 
 class StepRecorder:
@@ -112,18 +116,20 @@ def _actions_of(code: CodeType) -> dict[int, tuple[str, str]]:
     found = _actions.get(code)
     if found is None:
         found = {}
+        entered = set()
+        previous = ""
         for instruction in dis.get_instructions(code):
-            does = next((does for part, does in _DOES if part in instruction.opname), None)
-            if does is None or instruction.opname in (
-                "STORE_FAST",
-                "STORE_DEREF",
-                "STORE_NAME",
-                "DELETE_FAST",
-            ):
+            name, before, previous = name_of(instruction), previous, instruction.opname
+            does = next((does for part, does in _DOES if part in name), None)
+            if does is None or name.startswith(_OF_ITS_OWN):
                 continue
             text = _source_of(code, instruction.positions)
-            if does == "calls" and (text.startswith("with ") or not text.endswith(")")):
-                does = "leaves"  # the end of a with statement, which has the same position
+            if before == "LOAD_SPECIAL" and does == "calls":
+                does = "enters"  # as of Python 3.14
+            if does == "enters":
+                entered.add(instruction.positions)
+            elif does == "calls" and instruction.positions in entered:
+                does = "leaves"  # the end of a with statement has the position of its beginning
             if does in ("enters", "leaves") or instruction.opname == "FOR_ITER":
                 # On Python 3.11 the position is that of the whole statement; only its first line is kept.
                 text = _first_line(code, instruction.positions).removeprefix("with ")

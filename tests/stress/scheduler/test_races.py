@@ -13,7 +13,7 @@ import pytest
 
 from latchstore.stress.places import checks_of
 from latchstore.stress.strategies import Replay, following_schedules, schedule_of
-from tests.stress.scheduler.running import Counter, racing, run, strategies
+from tests.stress.scheduler.running import Body, Counter, racing, run, strategies
 
 
 def test_a_lost_update_is_found() -> None:
@@ -60,6 +60,27 @@ def test_all_schedules_with_one_preemption_find_what_none_without_does() -> None
             run(racing(counter), Replay(following))
             results[True].add(counter.value)
     assert results == {False: {2}, True: {1, 2}}
+
+
+def test_a_thread_stops_before_it_looks_up_a_key() -> None:
+    def look(items: dict[str, int], missing: list[KeyError]) -> None:
+        if "a" in items:
+            try:
+                items["a"]
+            except KeyError as error:
+                missing.append(error)
+
+    def remove(items: dict[str, int]) -> None:
+        items.clear()
+
+    def both(items: dict[str, int], missing: list[KeyError]) -> list[Body]:
+        return [lambda: look(items, missing), lambda: remove(items)]
+
+    missing: list[KeyError] = []
+    for seed in range(30):
+        for strategy in strategies(seed):
+            run(lambda: both({"a": 1}, missing), strategy)
+    assert missing
 
 
 def test_exceptions_may_come_where_cpython_raises_them() -> None:

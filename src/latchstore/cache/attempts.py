@@ -198,7 +198,26 @@ class Attempt:
         return found is not MISSING
 
 
-class LoadOutside(Attempt):
+class Leased(Attempt):
+    """An attempt that has the lease of its key, if other processes share the store."""
+
+    def _take_lease(self) -> bool:
+        """Acquire the lease of the key; return False if another process holds it."""
+        leases, load = self._shelf.leases, self.load
+        if leases is None:
+            return True
+        held = leases.take([(load.key, load.tags)])
+        load.token = held.get(load.key)
+        return bool(held)
+
+    def end(self) -> None:
+        try:
+            end_leases(self._shelf.leases, [self.load])
+        finally:
+            super().end()
+
+
+class LoadOutside(Leased):
     """Loads a missing key, or waits for the thread that loads it."""
 
     def __init__(self, shelf: Shelf, key: str, options: Options) -> None:
@@ -240,7 +259,7 @@ class LoadOutside(Attempt):
                     return False
                 raise bare_copy(error)
         while True:
-            if shelf.leases is not None and not self._take_lease(shelf.leases):
+            if not self._take_lease():
                 yield ForProcess(load.key, self._deadline)
             content = shelf.live_content(load.key)  # another may have loaded it before the claim
             if self._take(MISSING, content, True):
@@ -248,19 +267,6 @@ class LoadOutside(Attempt):
                 return False
             if shelf.leases is None or load.token is not None:
                 return super().begin()
-
-    def _take_lease(self, leases: Leases) -> bool:
-        """Acquire the lease of the key; return False if another process holds it."""
-        load = self.load
-        held = leases.take([(load.key, load.tags)])
-        load.token = held.get(load.key)
-        return bool(held)
-
-    def end(self) -> None:
-        try:
-            end_leases(self._shelf.leases, [self.load])
-        finally:
-            super().end()
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:
         shelf, load = self._shelf, self.load
@@ -306,7 +312,7 @@ class LoadInside(Attempt):
         self._shelf.loads.end_inside()
 
 
-class Refresh(Attempt):
+class Refresh(Leased):
     """Loads a key again, unless another thread does; callers get the old value meanwhile."""
 
     def __init__(self, shelf: Shelf, key: str, options: Options, old: Any, may_load: bool) -> None:
@@ -316,23 +322,12 @@ class Refresh(Attempt):
 
     def begin(self) -> bool:
         shelf, load = self._shelf, self.load
-        if not self._may_load or shelf.loads.claim(load) is not load:
+        if not self._may_load or shelf.loads.claim(load) is not load or not self._take_lease():
             return False
-        if shelf.leases is not None:
-            held = shelf.leases.take([(load.key, load.tags)])
-            if not held:
-                return False
-            load.token = held[load.key]
         if shelf.is_due(load.key):
             return super().begin()
         self._take(self.value, shelf.live_content(load.key))
         return False
-
-    def end(self) -> None:
-        try:
-            end_leases(self._shelf.leases, [self.load])
-        finally:
-            super().end()
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:
         shelf, load = self._shelf, self.load

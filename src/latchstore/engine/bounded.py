@@ -25,6 +25,12 @@ from latchstore.engine.observing import CommitObserver, Observable
 from latchstore.engine.processes import name_of
 from latchstore.engine.revocations import Revocation
 
+#: Edits of different keys.
+Edits = Sequence[tuple[str, Edit]]
+
+#: Called at the instant of a commit; raises to prevent it.
+Check = Callable[[], None]
+
 
 class Totals(NamedTuple):
     """Counts of one instant.
@@ -275,12 +281,7 @@ class BoundedStore(ABC):
 
     @abstractmethod
     def write(
-        self,
-        edits: Sequence[tuple[str, Edit]],
-        purpose: str,
-        *,
-        now: float | None = None,
-        check: Callable[[], None] | None = None,
+        self, edits: Edits, purpose: str, *, now: float | None = None, check: Check | None = None
     ) -> None:
         """Commit edits of different keys with the evictions they cause; in a transaction, add both to it.
 

@@ -13,9 +13,9 @@ from math import inf
 
 from latchstore.contract.values import Entry
 from latchstore.engine.batch import WriteBatch
-from latchstore.engine.bounded import BoundedStore, Detour, OpenTransaction, Totals
+from latchstore.engine.bounded import BoundedStore, Check, Detour, Edits, OpenTransaction, Totals
 from latchstore.engine.bounds import Bound
-from latchstore.engine.edits import Delete, Edit
+from latchstore.engine.edits import Delete
 from latchstore.engine.entry_facts import EXPIRES, IDLE, NUMBERS, REFRESH, number, stale_of
 from latchstore.engine.limits import Limits, Node, Request
 from latchstore.engine.table import Table
@@ -132,12 +132,7 @@ class BoundedTable(BoundedStore):
     # -- writing ----------------------------------------------------------------------------------
 
     def write(
-        self,
-        edits: Sequence[tuple[str, Edit]],
-        purpose: str,
-        *,
-        now: float | None = None,
-        check: Callable[[], None] | None = None,
+        self, edits: Edits, purpose: str, *, now: float | None = None, check: Check | None = None
     ) -> None:
         bound = self._bound
         routes = self._table.routes
@@ -157,9 +152,7 @@ class BoundedTable(BoundedStore):
                 outer = outer.outer
         self._commit(edits, purpose, check)
 
-    def _commit(
-        self, edits: Sequence[tuple[str, Edit]], purpose: str, check: Callable[[], None] | None
-    ) -> None:
+    def _commit(self, edits: Edits, purpose: str, check: Check | None) -> None:
         store = self._store
         if store._closed or store._dispatcher.throttled:  # hot path: as in `TransactionalStore._write_one`
             store._admit_writer(purpose)
@@ -171,7 +164,7 @@ class BoundedTable(BoundedStore):
         own = self.idle is not None or self._bound.may_expire
         return own or (self.outer is not None and self.outer._needs_time())
 
-    def _write_in(self, batch: WriteBatch, edits: Sequence[tuple[str, Edit]], optimistic: bool) -> None:
+    def _write_in(self, batch: WriteBatch, edits: Edits, optimistic: bool) -> None:
         """Add edits to the batch of a transaction, with the evictions they cause."""
         savepoint = batch.savepoint()
         try:

@@ -191,28 +191,18 @@ class IndexedEngine(GuardedEngine):
         return min(known, key=len) if known else None
 
     def select(self, request: Request, overlay: Overlay) -> Selected | None:
-        index = index_for_request(request, self.ordered)
-        if index is None:
-            if request.order is not None or request.limit is None:
-                return None
-        elif not self._is_ready(index, "query"):
-            return None
-        return self.exclusively("query", self._select, request, overlay, index)
-
-    def _select(self, request: Request, overlay: Overlay, index: OrderedIndex | None) -> Selected | None:
-        if index is not None and not self._caught_up(index):
-            return None
-        return selected(request, overlay, self.entries, index, self._shortest(request.terms))
+        return self.select_at(request, overlay, None)
 
     def select_at(
-        self, request: Request, overlay: Overlay, changed: Callable[[], dict[str, Entry | None]]
+        self, request: Request, overlay: Overlay, changed: Callable[[], dict[str, Entry | None]] | None
     ) -> Selected | None:
         """Return the result of `select` for an earlier state.
 
         Parameters
         ----------
-        changed : callable
-            Returns the keys that have changed since, with their entries in that state.
+        changed : callable or None
+            Returns the keys that have changed since, with their entries in that state; None: the state is
+            the present one.
         """
         index = index_for_request(request, self.ordered)
         if index is None:
@@ -220,17 +210,19 @@ class IndexedEngine(GuardedEngine):
                 return None
         elif not self._is_ready(index, "query"):
             return None
-        return self.exclusively("query", self._select_at, request, overlay, index, changed)
+        return self.exclusively("query", self._select, request, overlay, index, changed)
 
-    def _select_at(
+    def _select(
         self,
         request: Request,
         overlay: Overlay,
         index: OrderedIndex | None,
-        changed: Callable[[], dict[str, Entry | None]],
+        changed: Callable[[], dict[str, Entry | None]] | None,
     ) -> Selected | None:
         if index is not None and not self._caught_up(index):
             return None
+        if changed is None:
+            return selected(request, overlay, self.entries, index, self._shortest(request.terms))
         return selected(request, {**changed(), **overlay}, self.entries, index, None)
 
     @abstractmethod

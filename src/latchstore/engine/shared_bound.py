@@ -16,8 +16,7 @@ from typing import Generic, Self, TypeVar
 
 from latchstore.contract.errors import EntryTooLargeError, StoreError
 from latchstore.contract.values import Entry
-from latchstore.engine.bounded import BoundedStore, OpenTransaction, Totals
-from latchstore.engine.edits import Edit
+from latchstore.engine.bounded import BoundedStore, Check, Edits, OpenTransaction, Totals
 from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, number, stale_of
 from latchstore.engine.following import FollowingEngine
 from latchstore.engine.limits import Limits, Node
@@ -150,7 +149,6 @@ class SharedBound(BoundedStore, Generic[B]):
     Attributes
     ----------
     access : StoreAccess
-    bound : ProcessBound
     bound : ProcessBound
     """
 
@@ -300,7 +298,20 @@ class SharedBound(BoundedStore, Generic[B]):
             yield each
             each = each.outer
 
-    def write_inside(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:
+    def write(
+        self, edits: Edits, purpose: str, *, now: float | None = None, check: Check | None = None
+    ) -> None:
+        self.open_again()
+        if self.current_transaction() is None:
+            self.commit(edits, purpose, now, check)
+        else:
+            self._write_inside(edits, purpose)
+
+    @abstractmethod
+    def commit(self, edits: Edits, purpose: str, now: float | None, check: Check | None) -> None:
+        """Do what `write` does outside a transaction."""
+
+    def _write_inside(self, edits: Edits, purpose: str) -> None:
         """Add edits to a transaction; its commit evicts, but entries that are too heavy are refused here."""
         bounds = [each.bound for each in self.chain() if each.bound.max_bytes is not None]
         if not bounds:
@@ -310,7 +321,7 @@ class SharedBound(BoundedStore, Generic[B]):
             self.access.write(edits, purpose)
             self._refuse_heavy(edits, bounds)
 
-    def _refuse_heavy(self, edits: Sequence[tuple[str, Edit]], bounds: Sequence[B]) -> None:
+    def _refuse_heavy(self, edits: Edits, bounds: Sequence[B]) -> None:
         """Raise EntryTooLargeError if an entry that a transaction has written exceeds a limit."""
         for key, _ in edits:
             entry = self.access.entry(key)

@@ -5,11 +5,8 @@ Thread safety: that of ``engine/shared_bound.py``; ``bounds.py`` enforces the li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from latchstore.contract.values import Entry
-from latchstore.engine.bounded import Fenced, Leases
-from latchstore.engine.edits import Edit
+from latchstore.engine.bounded import Check, Edits, Fenced, Leases
 from latchstore.engine.limits import Limits
 from latchstore.engine.shared_bound import Books, SharedBound
 from latchstore.engine.store_access import StoreAccess
@@ -99,18 +96,7 @@ class BoundedServer(SharedBound[Bound]):
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def write(
-        self,
-        edits: Sequence[tuple[str, Edit]],
-        purpose: str,
-        *,
-        now: float | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> None:
-        self.open_again()
-        if self.current_transaction() is not None:
-            self.write_inside(edits, purpose)
-            return
+    def commit(self, edits: Edits, purpose: str, now: float | None, check: Check | None) -> None:
         nows = {each.bound.number: each._reading(now) for each in self.chain()}
         if not isinstance(check, Fenced) or check.fence is None:
             self.access.commit(edits, purpose, CacheCall(nows, check))

@@ -21,11 +21,10 @@ Thread safety: functions of their arguments. No code of the user runs.
 
 from __future__ import annotations
 
-import math
-import struct
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
+from latchstore.contract.ordered_bytes import BEYOND, beyond_bytes, number_bytes
 from latchstore.contract.ordering import (
     AWARE,
     BYTES,
@@ -45,12 +44,6 @@ _STEP = 8
 
 #: Added to the rank of numbers below or above those of 64 bits.
 _LOW, _HIGH = -1, 1
-
-#: Numbers of 64 bits are below this, and not below its negative.
-_BEYOND = 2**63
-
-#: Infinity; the lengths of integers begin with smaller bytes.
-_INFINITE = b"\xff" * 5
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -100,33 +93,13 @@ def _stored(position: Position) -> bytes:
 
 
 def _stored_number(byte: int, value: int | float) -> bytes:
-    if -_BEYOND <= value < _BEYOND:
+    if -BEYOND <= value < BEYOND:
         return _ranked(byte, _number(value))
-    if value > 0:
-        return _ranked(byte + _HIGH, _large(value))
-    return _ranked(byte + _LOW, bytes([0xFF - each for each in _large(-value)]))
-
-
-def _large(value: int | float) -> bytes:
-    """Return a number of more than 64 bits, always an integer, as bytes in the order of numbers."""
-    if type(value) is float and math.isinf(value):
-        return _INFINITE
-    number = int(value)
-    size = (number.bit_length() + 7) // 8
-    return struct.pack(">I", size) + number.to_bytes(size, "big")
+    return _ranked(byte + (_HIGH if value > 0 else _LOW), beyond_bytes(value, 4))
 
 
 def _number(value: int | float) -> bytes:
-    """Return another number: the greatest float that is not above it, and the rest."""
-    near = float(value)
-    if near > value:  # exact between int and float
-        near = math.nextafter(near, -math.inf)
-    # The longest duration has 67 bits of microseconds, so the rest has at most 14 bits.
-    rest = 0 if type(value) is float else value - int(near)
-    (bits,) = struct.unpack(">Q", struct.pack(">d", near + 0.0))  # -0.0 is 0.0
-    # Floats are in the order of their bits, negative ones in the reverse of it.
-    bits = bits ^ 0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else bits | 1 << 63
-    return struct.pack(">QH", bits, rest).rstrip(_END)
+    return number_bytes(value).rstrip(_END)
 
 
 # -- terms of queries ---------------------------------------------------------------------------------

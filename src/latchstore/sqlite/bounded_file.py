@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Callable, Sequence
 
 from latchstore.contract.encoding import encode_metadata
 from latchstore.contract.values import Entry
-from latchstore.engine.bounded import Leases
-from latchstore.engine.edits import Edit
+from latchstore.engine.bounded import Check, Edits, Leases
 from latchstore.engine.entry_facts import WEIGHT
 from latchstore.engine.limits import Limits
 from latchstore.engine.shared_bound import Books, SharedBound
@@ -118,18 +116,7 @@ class BoundedFile(SharedBound[Bound]):
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def write(
-        self,
-        edits: Sequence[tuple[str, Edit]],
-        purpose: str,
-        *,
-        now: float | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> None:
-        self.open_again()
-        if self.current_transaction() is not None:
-            self.write_inside(edits, purpose)
-            return
+    def commit(self, edits: Edits, purpose: str, now: float | None, check: Check | None) -> None:
         if now is None:
             now = self.now()
         for each in self.chain():
@@ -147,7 +134,7 @@ class BoundedFile(SharedBound[Bound]):
         # A load may have stored its result in between; not from here on, as its lease has ended.
         self.access.commit(edits, purpose, check)
 
-    def _ask(self, now: float, check: Callable[[], None] | None) -> None:
+    def _ask(self, now: float, check: Check | None) -> None:
         """Make the next commit evict some expired entries; used as its `check`."""
         if check is not None:
             check()

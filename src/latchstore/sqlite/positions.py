@@ -17,11 +17,11 @@ Thread safety: functions of their arguments. No code of the user runs.
 
 from __future__ import annotations
 
-import math
 import struct
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
+from latchstore.contract.ordered_bytes import BEYOND, beyond_bytes, number_bytes
 from latchstore.contract.ordering import (
     AWARE,
     BYTES,
@@ -45,12 +45,6 @@ _STEP = 10
 #: Added to the rank of numbers below or above those that SQLite supports.
 _LOW, _HIGH = -2, 2
 
-#: Integers of SQLite have 64 bits: they are below this, and not below its negative.
-_BEYOND = 2**63
-
-#: Infinity; the lengths of integers begin with smaller bytes.
-_INFINITE = b"\xff" * 9
-
 _MICROSECOND = timedelta(microseconds=1)
 
 #: Added to make a duration positive, in microseconds; and its length in bytes.
@@ -69,7 +63,7 @@ def stored_position(value: Any) -> Stored:
     kind = type(value)
     if kind is str:
         return TEXT * _STEP, value.encode("utf-8", "surrogatepass")
-    if kind is int and -_BEYOND <= value < _BEYOND:
+    if kind is int and -BEYOND <= value < BEYOND:
         return NUMBER * _STEP, value
     return _stored(position_of(value))
 
@@ -94,27 +88,16 @@ def _stored(position: Position) -> Stored:
 
 
 def _stored_number(value: int | float) -> Stored:
-    if -_BEYOND <= value < _BEYOND:
+    if -BEYOND <= value < BEYOND:
         return NUMBER * _STEP, value if type(value) is float else int(value)
-    if value > 0:
-        return NUMBER * _STEP + _HIGH, _large(value)
-    return NUMBER * _STEP + _LOW, bytes([0xFF - byte for byte in _large(-value)])
-
-
-def _large(value: int | float) -> bytes:
-    """Return a number of more than 64 bits, always an integer, as bytes in the order of numbers."""
-    if type(value) is float and math.isinf(value):
-        return _INFINITE
-    number = int(value)
-    size = (number.bit_length() + 7) // 8
-    return struct.pack(">Q", size) + number.to_bytes(size, "big")
+    return NUMBER * _STEP + (_HIGH if value > 0 else _LOW), beyond_bytes(value, 8)
 
 
 def _item(position: Stored) -> bytes:
     """Return an item of a tuple as bytes, in the order of positions; none is a prefix of another."""
     rank, value = position
     if rank == NUMBER * _STEP:
-        value = _number(value)
+        value = number_bytes(value)
     elif rank in _COUNTS:
         value = struct.pack(">Q", value + _MIDDLE)
     elif rank in _OPEN:
@@ -130,18 +113,6 @@ def _item(position: Stored) -> bytes:
 _COUNTS = frozenset({DATE * _STEP, NAIVE * _STEP, AWARE * _STEP})
 _MIDDLE = 2**62
 _OPEN = frozenset({TEXT * _STEP, BYTES * _STEP})
-
-
-def _number(value: int | float) -> bytes:
-    """Return a number of SQLite as bytes: the greatest float that is not above it, and the rest."""
-    near = float(value)
-    if near > value:  # exact between int and float
-        near = math.nextafter(near, -math.inf)
-    rest = 0 if type(value) is float else value - int(near)
-    (bits,) = struct.unpack(">Q", struct.pack(">d", near + 0.0))  # -0.0 is 0.0
-    # Floats are in the order of their bits, negative ones in the reverse of it.
-    bits = bits ^ 0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else bits | 1 << 63
-    return struct.pack(">QH", bits, rest)
 
 
 # -- terms of queries ---------------------------------------------------------------------------------

@@ -125,10 +125,10 @@ class Cache(CacheLoader[V]):
     * `get_or_load` and the others load a missing key once for all processes, if the load takes less than 30
       seconds. After that another process may load the key as well, and the result of the first load is not
       stored. If a process is killed while it loads, the next process of its machine loads at once, processes
-      of other machines after the 30 seconds. Each process keeps its own failures (also with a `negative_ttl`)
-      and values that are not stored. Loaders of several processes that wait for each other get a
-      RecursiveLoadError on a SqliteStore, which names the keys and a process. On a RedisStore they wait until
-      a lease expires: give them a `timeout`.
+      of other machines or containers after the 30 seconds: a `timeout` limits their wait, and `delete` of the
+      key ends it. Each process keeps its own failures (also with a `negative_ttl`) and values that are not
+      stored. Loaders of several processes that wait for each other get a RecursiveLoadError, which names the
+      keys and a process.
     * With `near` a read may return a value that is some milliseconds old, but never an older one than its
       thread has read or written before with this cache. Commits of this process are visible at once; so are
       commits of others once a listener or a watch of this process is notified. Copies expire like their

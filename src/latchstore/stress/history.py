@@ -9,6 +9,7 @@ Thread safety: an `Operation` is immutable; a `History` is built after the threa
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -151,6 +152,13 @@ class History:
         ordered = sorted(operations, key=lambda operation: operation.begin)
         object.__setattr__(self, "operations", tuple(ordered))
         object.__setattr__(self, "header", dict(header or {}))
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether an operation began before an earlier one had ended."""
+        return any(
+            one.end is None or other.begin < one.end for one, other in itertools.pairwise(self.operations)
+        )
 
     def by_key(self) -> dict[str, list[Operation]]:
         """Return the operations by key, without those that have no key."""

@@ -5,7 +5,6 @@ Thread safety: made after the threads of the run have ended; immutable.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -183,16 +182,16 @@ class Result:
 
     @property
     def is_sequential(self) -> bool:
-        """Whether it failed without overlapping calls, so that a single thread gets the failure as well."""
-        operations = self.history.operations
-        lasting = any(
-            one.end is None or other.begin < one.end for one, other in itertools.pairwise(operations)
-        )
+        """Whether it failed without overlapping calls, so that a single thread gets the failure as well.
+
+        A history that was reduced tells in its header whether calls that were left out overlapped.
+        """
+        history = self.history
         schedules = {"lock order", "gil", "deadlock", "hang"}
         return (
             self.answer == "invalid"
-            and bool(operations)
-            and not lasting
+            and bool(history.operations)
+            and not history.header.get("overlapped", history.overlapped)
             and not any(problem.kind in schedules for problem in self.problems)
         )
 

@@ -121,6 +121,9 @@ class Workload(Protocol):
     def finish(self, store: AbstractStore) -> Any:
         """Read the store when all threads have ended; return the data for the check, as JSON."""
 
+    def part_of(self, key: str) -> str:
+        """Return the name of the part of the workload's keys, checked by itself, that a key belongs to."""
+
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check a history; return the verdict of each checker by its name."""
 
@@ -134,6 +137,8 @@ class PlainWorkload:
     left_out_with: ClassVar[Collection[str]] = ()
     between_processes: ClassVar[bool] = True
     in_tasks: ClassVar[bool] = True
+    #: Whether the operations of each key are checked by themselves.
+    each_key_alone: ClassVar[bool] = False
 
     @property
     def share(self) -> str:
@@ -150,6 +155,10 @@ class PlainWorkload:
     def finish(self, store: AbstractStore) -> Any:
         """Do nothing."""
         return None
+
+    def part_of(self, key: str) -> str:
+        """Return the key if `each_key_alone`, otherwise the name of the workload."""
+        return key if self.each_key_alone else self.name
 
     def hand_over(self, threads: range, before: Sequence[Sequence[Operation]]) -> Any:
         """Return None: no data is needed."""

@@ -150,6 +150,7 @@ class Bank(TransactionalWorkload):
     """
 
     name = "bank"
+    each_key_alone = True
 
     def __init__(self, accounts: int = 3) -> None:
         self._accounts = accounts

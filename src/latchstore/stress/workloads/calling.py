@@ -282,6 +282,10 @@ class Calls(PlainWorkload):
         """Return the final entries of the keys."""
         return {key: METHODS["get"].make(store, key, None) for key in sorted(store.glob(f"{self.name}/*"))}
 
+    def part_of(self, key: str) -> str:
+        """Return the group of a key."""
+        return group_of(key)
+
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check each group."""
         groups: dict[str, list[Operation]] = {}

@@ -155,6 +155,48 @@ class TestErrors:
         with pytest.raises(ValueError, match=rf"^Wrong.{name} must be .*, got {value}"):
             wrong.run()
 
+    @pytest.mark.parametrize(
+        ("name", "value", "meant"),
+        [
+            ("thread", 3, "threads"),
+            ("operation", 2, "operations"),
+            ("second", 1.5, "seconds"),
+            ("sched", None, None),
+            ("shedules", 5, "schedules"),
+            ("seeds", 7, "seed"),
+            ("module", ["json"], "modules"),
+            ("set_up", lambda self, subject: None, "setup"),
+            ("tear_down", lambda self, subject: None, "teardown"),
+            ("validates", lambda self, subject: None, "validate"),
+            # The user's own: of another type or signature, a compound, a constant.
+            ("seeds", [1, 2], None),
+            ("model_", "fast", None),
+            ("mode", "fast", None),
+            ("max_threads", 4, None),
+            ("THREADS", 4, None),
+            ("states", lambda self: None, None),
+            ("capacity", 4, None),
+        ],
+    )
+    def test_misspelt_attributes(self, name: str, value: Any, meant: str | None) -> None:
+        kind: Any = type("Misspelt", (LockedCounterTest,), {"__test__": False, "schedules": 1, name: value})
+        if meant is None:
+            kind.run()
+            return
+        with pytest.raises(TypeError, match=f"^Misspelt.{name} has no effect: .* did you mean {meant!r}"):
+            kind.run()
+
+    def test_an_attribute_that_the_test_uses_is_not_misspelt(self) -> None:
+        class Pooled(LockedCounterTest):
+            __test__ = False
+            schedules = 1
+            thread = 3
+
+            def setup(self, subject: Any) -> None:
+                assert self.thread == 3
+
+        Pooled.run()
+
     def test_calls_that_never_meet_are_not_valid(self) -> None:
         class Alone(SoundQueueTest):
             __test__ = False

@@ -30,6 +30,7 @@ from latchstore.stress.testing.program import Call, Program, ProgramSource
 from latchstore.stress.testing.scope import TestScope
 from latchstore.stress.testing.shrinking import shrunk, shrunk_by_trying, strategy_of
 from latchstore.stress.testing.specification import Specification
+from latchstore.stress.testing.spelling import check_spelling
 from latchstore.stress.testing.wording import report_text
 from latchstore.stress.verdict import Answer as VerdictAnswer
 
@@ -195,6 +196,7 @@ class _Exploration:
         check_numbers(test)
         self._operations = operations_of(kind)
         self._invariants = invariants_of(kind)
+        check_spelling(kind, [*(each.name for each in self._operations), *self._invariants])
         self._source = ProgramSource(test, self._operations, 0)
         self._is_async = any(each.is_async for each in self._operations)
         # Tasks of a loop need no scope: they switch where they wait.

@@ -19,19 +19,24 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
+import time
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from latchstore.__main__ import main as run_command
+from latchstore.stress import campaign
 from latchstore.stress.controlled import Laboratory
 from latchstore.stress.faults import FAULTS, FaultError
 from latchstore.stress.search import Found, Settings, search
@@ -56,6 +61,9 @@ PROCESS_SEEDS, PROCESS_OPERATIONS = 3, 5_000
 
 #: Schedules of the mutant's workload after which it is given up.
 SCHEDULES = 200
+
+#: Schedules of which those that find a mutant are counted.
+RATED = 60
 
 #: Operations that a run of the command has, in all, before a mutant is given up.
 OPERATIONS = 13_500
@@ -93,9 +101,8 @@ def find(factory: str, workload: str, faults: str, seed: int, *words: str) -> di
 
 
 def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
-    """Run the default command; return what it prints as JSON."""
-    command = _command(factory, faults, seed, [])
-    return _read(command, _printed("latchstore", *command))
+    """Run the default command, with its seconds of processor time; return what it prints as JSON."""
+    return _find_in_fork(_command(factory, faults, seed, []), by_processor=True)
 
 
 def find_by_processes(
@@ -119,14 +126,14 @@ def find_in_tasks(
     return _find_in_fork(_command(factory, faults, 0, words))
 
 
-def _find_in_fork(command: list[str]) -> dict[str, Any]:
+def _find_in_fork(command: list[str], by_processor: bool = False) -> dict[str, Any]:
     """Run the command in a fork, which has what it breaks to itself; return what it prints as JSON."""
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
     # No daemon: it may start processes, which end with it.
-    child = context.Process(target=_print_to, args=(theirs, command))
+    child = context.Process(target=_print_to, args=(theirs, command, by_processor))
     child.start()
     theirs.close()
     try:
@@ -139,9 +146,13 @@ def _find_in_fork(command: list[str]) -> dict[str, Any]:
         child.join()
 
 
-def _print_to(pipe: Connection, command: list[str]) -> None:
+def _print_to(pipe: Connection, command: list[str], by_processor: bool) -> None:
     """Send what the command prints."""
     printed = io.StringIO()
+    if by_processor:
+        # What else the machine does makes no difference then. Schedules run one thread at a time.
+        clock: Any = SimpleNamespace(monotonic=time.process_time, monotonic_ns=time.monotonic_ns)
+        campaign.time = clock
     with contextlib.redirect_stdout(printed):
         try:
             run_command(command)
@@ -181,19 +192,41 @@ def _printed(module: str, *words: str) -> str:
 
 def _schedules_until_found(mutant: Mutant) -> list[int | None]:
     """Return for each seed how many schedules it took; None: it was not found, or it crashed."""
+    with _laboratory(mutant) as laboratory:
+        searches = [_search(laboratory, mutant, number, SCHEDULES) for number in range(SEEDS)]
+    return [schedules if found else None for found, schedules in searches]
+
+
+def _rate(mutant: Mutant) -> tuple[int, int, float]:
+    """Return how many of some schedules found it, their number, and the seconds of all."""
+    hits = schedules = 0
+    begun = time.process_time()
+    with _laboratory(mutant) as laboratory:
+        for number in itertools.count():
+            found, after = _search(laboratory, mutant, number, RATED - schedules)
+            hits, schedules = hits + found, schedules + after
+            if schedules >= RATED:
+                return hits, schedules, time.process_time() - begun
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _laboratory(mutant: Mutant) -> Iterator[Laboratory]:
     laboratory = Laboratory(mutant, [FAULTS[name] for name in mutant.faults.split(",") if name])
     with laboratory.open():
-        return [_found_after(laboratory, mutant.workload, seed_of(7, number)) for number in range(SEEDS)]
+        yield laboratory
 
 
-def _found_after(laboratory: Laboratory, workload: str, seed: int) -> int | None:
+def _search(laboratory: Laboratory, mutant: Mutant, number: int, most: int) -> tuple[bool, int]:
+    """Return whether a search found the mutant, and its schedules."""
+
     def enough(found: Found) -> bool:
-        return found.schedules >= SCHEDULES
+        return found.schedules >= most
 
-    settings = Settings("mixed", THREADS, None, seed, shrink=False)
-    found = search(laboratory, [WORKLOADS[workload]()], settings, enough)
+    settings = Settings("mixed", THREADS, None, seed_of(7, number), shrink=False)
+    found = search(laboratory, [WORKLOADS[mutant.workload]()], settings, enough)
     crashed = any(problem.kind == "crash" for problem in found.run.problems)
-    return found.schedules if found.run.failed and not crashed else None
+    return found.run.failed and not crashed, found.schedules
 
 
 def _row(mutant: Mutant) -> str:
@@ -205,12 +238,19 @@ def _row(mutant: Mutant) -> str:
     return f"| {mutant.name} | {mutant.what} | {workload} | {len(killed)} | {median} | {most} |"
 
 
-def _print_default(mutants: list[Mutant]) -> None:
+def _print_rates(mutants: list[Mutant]) -> None:
     for mutant in mutants:
-        found = [find_by_default(mutant.factory, mutant.faults, seed) for seed in range(1, SEEDS + 1)]
+        hits, schedules, seconds = json.loads(_printed("tests.mutants.measure", "--rate-of", mutant.name))
+        each = 1_000 * seconds / schedules
+        print(f"{mutant.name}: {mutant.workload}: {hits} of {schedules}, {each:.0f} ms each", flush=True)
+
+
+def _print_default(mutants: list[Mutant], seeds: int) -> None:
+    for mutant in mutants:
+        found = [find_by_default(mutant.factory, mutant.faults, seed) for seed in range(1, seeds + 1)]
         seconds = sorted(each["seconds"] for each in found if is_found(each))
         median = f", median {statistics.median(seconds):.1f} s" if seconds else ""
-        print(f"{mutant.name}: {len(seconds)} of {len(found)}{median}", flush=True)
+        print(f"{mutant.name}: {len(seconds)} of {seeds}{median}", flush=True)
 
 
 def _process_row(store: str, mutant: Any) -> str:
@@ -265,11 +305,18 @@ def main() -> None:
     if option == "--processes":
         _write_process_rows(names)
         return
+    seeds = SEEDS
+    if names and names[0] == "--seeds":
+        seeds, names = int(names[1]), names[2:]
     mutants = [each for each in MUTANTS if not names or each.name in names]
     if option == "--one":
         print(json.dumps(_schedules_until_found(*mutants)))
+    elif option == "--rate-of":
+        print(json.dumps(_rate(*mutants)))
+    elif option == "--rates":
+        _print_rates(mutants)
     elif option == "--default":
-        _print_default(mutants)
+        _print_default(mutants, seeds)
     else:
         _write_rows(mutants)
 

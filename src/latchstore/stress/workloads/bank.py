@@ -150,6 +150,7 @@ class Bank(TransactionalWorkload):
     """
 
     name = "bank"
+    weight = 0.5
     each_key_alone = True
 
     def __init__(self, accounts: int = 3) -> None:

@@ -46,8 +46,8 @@ _MEMO_TTL, _MEMO_WEIGHT = 2.0, 3_000
 #: The key of operations on several keys.
 _SEVERAL = "cache/several"
 
-#: Seconds for which a loader lets others run after it has read the database.
-_PAUSES = (0.0, 0.0001, 0.0005)
+#: Seconds for which a loader lets others run after it has read the database: long enough for a whole call.
+_PAUSES = (0.0, 0.0005, 0.001)
 
 _START = 1_000.0
 
@@ -292,8 +292,15 @@ _TRANSACTIONS = {"transaction": 2, "optimistic transaction": 5, "roll back": 1}
 _SINGLE = {**_INSIDE, "advance clock": 3}
 _ALL = {**_SINGLE, **_TRANSACTIONS}
 
+#: Ways in which an entry is removed or changed while it is read and loaded; the last ones depend on the key.
+_CHANGES = ("set", "delete", "modify", "invalidate tag", "advance clock", "clear")
+_OF_MEMOIZED, _OF_OTHERS = ("invalidate memoized", "clear memoized"), ("delete glob",)
+
 #: Number of actions after which a thread uses more kinds of calls, and the number of kinds until then.
 _BEGINNING, _FEW = 20, 3
+
+#: The fraction of runs that begin with one key and few changes of it.
+_FOCUSED = 0.7
 
 #: The keys that calls on several keys remove.
 _REMOVED = {
@@ -338,10 +345,22 @@ class _Mix:
         self._kinds = kinds
         self._inside = {kind: weight for kind, weight in kinds.items() if kind in _INSIDE}
         self._keys = keys
+        # The fraction of entries that expire: most of them if the clock often advances.
+        self._expiring = 0.9 if kinds.get("advance clock", 0) * 4 >= sum(kinds.values()) else 0.5
 
     @classmethod
     def of_few(cls, chance: random.Random) -> _Mix:
-        """Return a mix of a few kinds, often with one key and one kind of transaction; always with loads."""
+        """Return a mix of a few kinds; always with loads.
+
+        Most of them are about one key, which is read, loaded, and removed or changed in two ways. The others
+        often have one kind of transaction.
+        """
+        if chance.random() < _FOCUSED:
+            key = chance.choice(_KEYS)
+            load, others = ("get_or_load", _OF_OTHERS)
+            if key == _MEMO_KEY:
+                load, others = ("call memoized", _OF_MEMOIZED)
+            return cls({load: 4, "get": 2, **dict.fromkeys(chance.sample(_CHANGES + others, 2), 3)}, [key])
         kinds = dict.fromkeys(chance.sample(tuple(_SINGLE), _FEW), 1)
         kinds["get_or_load"] = 2
         if chance.random() < 0.7:
@@ -378,7 +397,7 @@ class _Mix:
             argument["ttl"] = chance.choice((1.0, 3.0))
         elif kind != "get":
             argument["weight"] = chance.choice(_WEIGHTS)
-            if chance.random() < 0.5:
+            if chance.random() < self._expiring:
                 argument["ttl"] = chance.choice((1.0, 2.0))
             if kind == "get_or_load" and chance.random() < 0.25:
                 argument["refresh_after"] = 1.0
@@ -392,6 +411,7 @@ class CacheWorkload(PlainWorkload):
     """A small cache over a database that others change: nothing stale, nothing expired, never too much."""
 
     name = "cache"
+    weight = 9
     # Its database and its clock are objects of one process.
     between_processes = False
     in_tasks = False

@@ -125,6 +125,7 @@ class CompareAndSet(PlainWorkload):
     """
 
     name = "compare-and-set"
+    weight = 0.5
     each_key_alone = True
 
     def __init__(self, keys: int = 2) -> None:

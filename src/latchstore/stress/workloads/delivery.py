@@ -123,6 +123,7 @@ class Delivery(PlainWorkload):
     """``flush``, ``flush(revision)`` and ``close``: events of all earlier commits have been delivered."""
 
     name = _PREFIX
+    weight = 4
     in_tasks = False
 
     def __init__(self) -> None:
@@ -165,7 +166,7 @@ class Delivery(PlainWorkload):
         number = 0
         while True:
             number += 1
-            name = chance.choices(("write", "delete", *_WAITS), (6, 1, 2, 2, 2))[0]
+            name = chance.choices(("write", "delete", *_WAITS), (8, 1, 2, 2, 1))[0]
             if name == "close" and not self._closes:
                 name = "flush"
             yield _Step(self, name, f"{_PREFIX}/{chance.randrange(3)}", f"{thread}.{number}")

@@ -170,6 +170,7 @@ class Events(PlainWorkload):
     """
 
     name = "events"
+    weight = 1.5
 
     def __init__(self, keys: int = 8) -> None:
         self._keys = [f"events/{number}" for number in range(keys)]

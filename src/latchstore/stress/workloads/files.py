@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,10 +15,16 @@ class Files(Calls):
     """``to_file``, ``from_file``, ``save`` while others write: a file has the entries of one instant."""
 
     name = "files"
+    weight = 4
     in_tasks = False
     writes: ClassVar[Sequence[str]] = ("from_file", "set", "update_metadata", "multiset", "delete")
     reads: ClassVar[Sequence[str]] = ("to_file", "save")
     one_group = True
+
+    def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+        # One kind of read, as each takes long; and a write that changes data, among others.
+        writes, reads, blocks = super()._few(chance)
+        return (chance.choice(("from_file", "set", "multiset")), *writes[1:]), reads[:1], blocks
 
     def prepare(self, store: AbstractStore) -> None:
         """Set the first keys; import the modules for saving and loading, before faults begin."""

@@ -15,11 +15,15 @@ from latchstore.stress.workloads.calls import keys_with
 
 _INDEX = "colour"
 
+#: How the indexes of a beginning change.
+_CHANGES = ((), ("add_index", "remove_index"), ("index made again",), ("index made again",))
+
 
 class Indexes(Calls):
     """Queries by indexed metadata items, with indexes made and removed meanwhile: linearizable."""
 
     name = "indexes"
+    weight = 5
     writes: ClassVar[Sequence[str]] = ("set", "set_metadata", "update_metadata", "delete")
     reads: ClassVar[Sequence[str]] = ("query", "query_keys", "add_index", "remove_index", "index made again")
     keys = 3
@@ -40,7 +44,7 @@ class Indexes(Calls):
     def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
         # Without a query, indexes are not tested.
         writes, _, blocks = super()._few(chance)
-        changes = chance.choice(((), ("add_index", "remove_index"), ("index made again",)))
+        changes = chance.choice(_CHANGES)
         return writes, (chance.choice(self.reads[:2]), *changes), blocks
 
     def call(self, chance: random.Random, group: str, value: str, method: str) -> tuple[str, Any, Any]:

@@ -64,6 +64,7 @@ class ListAppend(TransactionalWorkload):
     """
 
     name = "list-append"
+    weight = 0.5
 
     def __init__(self, keys: int = 4, length: int = 50) -> None:
         self._keys = keys

@@ -60,6 +60,7 @@ class Loading(PlainWorkload):
     """Caches load rows of the store while others change them: no load returns an old value."""
 
     name = _NAME
+    weight = 0.5
     in_tasks = False
 
     def __init__(self) -> None:

@@ -145,6 +145,7 @@ class QueueWorkload(PlainWorkload):
     """A work queue with leases that expire: each job done once, in order, and none lost."""
 
     name = "queue"
+    weight = 0.7
     # Its clock is an object of one process.
     between_processes = False
     in_tasks = False

@@ -173,6 +173,7 @@ class Registers(PlainWorkload):
     """
 
     name = "registers"
+    weight = 0.5
     each_key_alone = True
 
     def __init__(self, keys: int = 4) -> None:

@@ -139,7 +139,7 @@ class Scans(TransactionalWorkload):
     """
 
     name = "scans"
-    weight = 3
+    weight = 5
 
     def __init__(self, tokens: int = 3) -> None:
         self._tokens = [f"token {number}" for number in range(tokens)]

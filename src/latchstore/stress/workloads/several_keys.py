@@ -78,6 +78,7 @@ class SeveralKeys(TransactionalWorkload):
     """
 
     name = "several-keys"
+    weight = 0.5
 
     def __init__(self, keys: int = 3) -> None:
         self._keys = keys

@@ -16,7 +16,7 @@ class Sizes(TransactionalWorkload, Calls):
     """``len`` while keys are added and removed, also in transactions: linearizable, no uncommitted ones."""
 
     name = "sizes"
-    weight = 2
+    weight = 4
     writes: ClassVar[Sequence[str]] = ("from_bytes", "delete", "set_metadata", "multiset")
     reads: ClassVar[Sequence[str]] = ("len",)
     blocks: ClassVar[Sequence[str]] = (*EXCLUSIVE, "transaction, rolled back")

@@ -76,6 +76,7 @@ class Snapshots(PlainWorkload):
     """
 
     name = "snapshots"
+    weight = 0.5
 
     def __init__(self, size: int = 3) -> None:
         self._groups = Groups(self.name, 1, size)

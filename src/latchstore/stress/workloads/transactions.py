@@ -28,6 +28,7 @@ class Transactions(TransactionalWorkload):
     """
 
     name = "transactions"
+    weight = 2
     each_key_alone = True
 
     def __init__(self, groups: int = 2, size: int = 3) -> None:

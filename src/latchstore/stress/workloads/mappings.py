@@ -23,7 +23,7 @@ class Mappings(TransactionalWorkload, Calls):
         "mapping: update",
         "mapping: clear",
     )
-    reads: ClassVar[Sequence[str]] = ("mapping: get", "exists")
+    reads: ClassVar[Sequence[str]] = ("mapping: get", "multiget", "exists")
     # A mapping covers the whole store.
     one_group = True
     # `setdefault` sets the other key.

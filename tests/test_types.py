@@ -33,6 +33,9 @@ SOURCE = str(Path(latchstore.__file__).parents[1])
 #: What part of the public names must have a type that is known; the rest are of frameworks without types.
 LEAST_COMPLETE = 0.98
 
+#: Each takes the checkers a quarter of a minute.
+needs_checkers = pytest.mark.skipif("LATCHSTORE_CHECKERS" not in os.environ, reason="see tox -e types")
+
 PARTS: list[Callable[[], None]] = [
     typing_page.stores,
     typing_page.transactions,
@@ -102,6 +105,7 @@ def checked(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@needs_checkers
 @pytest.mark.parametrize(
     "checker",
     [
@@ -130,6 +134,7 @@ def test_the_page_is_checked(checker: tuple[str, ...], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@needs_checkers
 @pytest.mark.timeout(240)
 def test_public_names_have_types(tmp_path: Path) -> None:
     pytest.importorskip("pyright")

@@ -14,14 +14,14 @@ from tests.mutants.redis import REDIS_MUTANTS, UNBROKEN, RedisMutant
 
 # Each run has a parent of its own, as those of tests/stress/processes/test_mutants.py.
 
-#: How many operations all threads of a run do where nothing is broken.
-OPERATIONS = 1_000
-
 #: After how many a mutant is given up. Most are found in the first round of 1,000, one took up to 4,000.
 GIVEN_UP = 10_000
 
 #: Those of the long run, of all workloads.
 LONG = int(os.environ.get("LATCHSTORE_PROCESS_OPERATIONS", "0"))
+
+#: How many operations all threads of a run do where nothing is broken: one round, or some.
+OPERATIONS = 4_000 if LONG else 400
 
 pytestmark = pytest.mark.usefixtures("redis_server")
 

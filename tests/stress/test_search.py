@@ -85,7 +85,7 @@ def look_for(
 
 
 #: How many schedules a store is looked at in which nothing is to be found.
-SCHEDULES = int(os.environ.get("LATCHSTORE_SCHEDULES", "12"))
+SCHEDULES = int(os.environ.get("LATCHSTORE_SCHEDULES", "6"))
 
 #: Of each thread, where all schedules are tried; two have thousands of schedules.
 OPERATIONS = int(os.environ.get("LATCHSTORE_OPERATIONS", "1"))

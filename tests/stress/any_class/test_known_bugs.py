@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 pytest.importorskip("cachetools")
 
 from latchstore.stress import Test
-from tests.stress.any_class.known_bugs import RACY
+from tests.stress.any_class.known_bugs import (
+    RACY,
+    ConnectionsTest,
+    LinkedLRUTest,
+    SizedPoolTest,
+    UnlockedCachetoolsTest,
+)
 from tests.stress.any_class.sound_classes import SOUND
 
 pytestmark = pytest.mark.timeout(400)
 
+#: Those that are found and made small soon; with LATCHSTORE_ALL_MUTANTS all are.
+SHORT = (LinkedLRUTest, ConnectionsTest, SizedPoolTest, UnlockedCachetoolsTest)
 
-@pytest.mark.parametrize("kind", RACY)
+
+@pytest.mark.parametrize("kind", RACY if "LATCHSTORE_ALL_MUTANTS" in os.environ else SHORT)
 def test_known_races_are_found(kind: type[Test]) -> None:
     report = kind.run()
     assert report.answer == "invalid", str(report)

@@ -15,14 +15,14 @@ from tests.mutants.sqlite import SQLITE_MUTANTS, SqliteMutant, unbroken
 # A mutant breaks the package in each process that attaches, the parent included. So each run has a parent of
 # its own, and what runs the tests stays whole.
 
-#: How many operations all threads of a run do where nothing is broken.
-OPERATIONS = 1_000
-
 #: After how many a mutant is given up. Mostly the first round of 1,000 finds it, but the system schedules.
 GIVEN_UP = 5_000
 
 #: Those of the long run, of all workloads.
 LONG = int(os.environ.get("LATCHSTORE_PROCESS_OPERATIONS", "0"))
+
+#: How many operations all threads of a run do where nothing is broken: one round, or some.
+OPERATIONS = 4_000 if LONG else 400
 
 
 @pytest.mark.timeout(300)

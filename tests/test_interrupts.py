@@ -32,14 +32,14 @@ from tests.interrupts.process import NOT_DEEP
 from tests.interrupts.subjects import TIMEOUT
 
 #: How many strikes each storm has.
-SIGNALS = os.environ.get("LATCHSTORE_SIGNALS", "1000")
-SET = os.environ.get("LATCHSTORE_SET_EXCEPTIONS", "300")
+SIGNALS = os.environ.get("LATCHSTORE_SIGNALS", "300")
+SET = os.environ.get("LATCHSTORE_SET_EXCEPTIONS", "100")
 
 #: Operations of caches take thousands of places, and a cache takes long to be filled and looked through.
 SLOWER = 10
 
 #: Of how many depths near the recursion limit one is tried, of operations of caches and of others.
-DEPTHS, OTHER_DEPTHS = (6, 3) if STRIDE > 1 else (1, 1)
+DEPTHS, OTHER_DEPTHS = (12, 6) if STRIDE > 1 else (1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_memory_that_cannot_be_had() -> None:
     pytest.importorskip("_testcapi", reason="needs the interpreter's own tests")
     if not hasattr(os, "fork"):
         pytest.skip("needs fork")
-    answer = judged("memory", "--stride", str(STRIDE * 10 if STRIDE > 1 else 1), at_least=500 // STRIDE)
+    answer = judged("memory", "--stride", str(STRIDE * 30 if STRIDE > 1 else 1), at_least=500 // STRIDE)
     # What is written in Python cannot crash the interpreter; that it does so by itself, `plain_memory.py`
     # shows on 3.12 and 3.13. Such requests are counted apart, and most must have been judged.
     struck = sum(count for count, _ in answer["groups"].values())
@@ -164,8 +164,8 @@ def test_an_exception_in_the_dispatchers_thread_loses_and_doubles_no_event(
             if striker.place is None:
                 break
             struck += 1
-            number += max(1, STRIDE // 6)
-        assert struck * max(1, STRIDE // 6) > 10
+            number += max(1, STRIDE // 3)
+        assert struck * max(1, STRIDE // 3) > 10
 
 
 # -- locks of others ------------------------------------------------------------------------------

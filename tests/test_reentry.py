@@ -1,7 +1,7 @@
 """Every method, called by a signal handler or a finalizer in the middle of every other one.
 
 tests/reentry/README.md has what is promised, and the whole table; ``python -m tests.reentry`` makes it. Here
-each operation is tried with a third of all calls, and each call in a third of all operations, at one place at
+each operation is tried with a sixth of all calls, and each call in a sixth of all operations, at one place at
 least; LATCHSTORE_PAIRS_EVERY=1 tries each pair.
 """
 
@@ -43,7 +43,7 @@ from tests.reentry.pairs import Count, comes_in, run
 from tests.reentry.ways import WAYS
 
 #: Of how many pairs one is tried.
-PAIRS_EVERY = int(os.environ.get("LATCHSTORE_PAIRS_EVERY", "3"))
+PAIRS_EVERY = int(os.environ.get("LATCHSTORE_PAIRS_EVERY", "6"))
 
 #: How many more places than calls are passed over, so that each call comes at another one.
 MORE = 5

@@ -1,4 +1,4 @@
-"""Eight seconds of the soak (``tox -e soak -- --minutes 10`` is more), and that it sees what is wrong."""
+"""Four seconds of the soak (``tox -e soak -- --minutes 10`` is more), and that it sees what is wrong."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ pytestmark = [
 
 
 @pytest.mark.timeout(600)
-def test_eight_seconds() -> None:
-    done = python_module("tests.soak", "--minutes", "0.1333", "--seed", "1")
+def test_four_seconds() -> None:
+    done = python_module("tests.soak", "--minutes", "0.0667", "--seed", "1")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     figures = dict(re.findall(r"^(.+?)  +(.+)$", done.stdout, re.MULTILINE))
     assert figures["violations"] == "0"
@@ -61,7 +61,7 @@ def python_module(*words: str) -> subprocess.CompletedProcess[str]:
 )
 def test_a_few_seconds_of_a_storm(storm: str, struck: str) -> None:
     """With the same rests and invariants. Python writes to stderr if a hook of it was struck."""
-    done = python_module("tests.soak", "--storm", storm, "--minutes", "0.1", "--seed", "1")
+    done = python_module("tests.soak", "--storm", storm, "--minutes", "0.05", "--seed", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     figures = dict(re.findall(r"^(.+?)  +(.+)$", done.stdout, re.MULTILINE))
     assert figures["violations"] == "0"
@@ -76,7 +76,7 @@ def test_a_few_seconds_of_failing_memory(kind: str) -> None:
     pytest.importorskip("_testcapi", reason="needs the interpreter's own tests")
     if sys.platform != "linux" or WITHOUT_GIL:
         pytest.skip("needs the limits of Linux, and a Python with the GIL")
-    done = python_module("tests.soak.children", kind, "3", "1")
+    done = python_module("tests.soak.children", kind, "2", "1")
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["violations"] for each in told if each["violations"]] == []
     if done.returncode < 0:

@@ -22,7 +22,7 @@ STRIDE = int(os.environ.get("LATCHSTORE_STRIKE_EVERY", "50"))
 SHORT = 10
 
 #: Operations with many more are struck at so many of their places, unless at each.
-MOST = 10
+MOST = 5
 
 #: What is raised.
 KINDS = (KeyboardInterrupt, SystemExit, MemoryError, RecursionError)

@@ -290,5 +290,5 @@ def soak(
     """Return a soak that has been run."""
     with tempfile.TemporaryDirectory() as directory:
         one = Soak(seed, Path(directory), storm=storm)
-        one.run(seconds, progress=progress)
+        one.run(seconds, min(5.0, seconds / 2), progress)
     return one

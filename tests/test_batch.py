@@ -16,7 +16,7 @@ from latchstore.engine.batch import WriteBatch
 from latchstore.engine.edits import Combined, Delete, Edit, IfRevision, MergeMetadata, SetData, SetMetadata
 from latchstore.engine.interface import Engine
 
-PROFILE = settings(max_examples=400)
+PROFILE = settings(max_examples=4 * settings().max_examples)
 
 
 def entry(data: bytes, **metadata: Any) -> Entry:

@@ -74,7 +74,7 @@ class TestRoundTrip:
     def test_json_is_compact_text_that_others_can_read(self) -> None:
         assert CODECS["json"].encode({"é": [1, 2]}) == '{"é":[1,2]}'.encode()
 
-    @settings(max_examples=50)
+    @settings(max_examples=settings().max_examples // 2)
     @given(PLAIN_WITH_BYTES)
     def test_msgpack(self, value: Any) -> None:
         pytest.importorskip("msgpack", reason="needs latchstore[redis]")
@@ -94,7 +94,7 @@ class TestRoundTrip:
         with pytest.raises(ImportError, match=r"pip install 'latchstore\[redis\]'"):
             make("msgpack")
 
-    @settings(max_examples=50)
+    @settings(max_examples=settings().max_examples // 2)
     @given(PLAIN)
     def test_pickle(self, value: Any) -> None:
         codec = CODECS["pickle"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from latchstore import DictMemoryStore, EventManager
 from latchstore.contract.glob_pattern import matching_keys
 
-PROFILE = settings(max_examples=300)
+PROFILE = settings(max_examples=3 * settings().max_examples)
 
 # Few characters, so that patterns do match; then all that are special to patterns or to `re`.
 patterns = st.one_of(st.text(alphabet="ab*?", max_size=5), st.text(alphabet="abAB*?[]!-^./\\\n", max_size=7))
@@ -29,7 +29,7 @@ def test_matches_what_fnmatchcase_matches(pattern: str, keys: list[str]) -> None
     assert matching_keys(pattern, keys) == expected
 
 
-@settings(PROFILE, max_examples=150)
+@settings(PROFILE, max_examples=settings().max_examples)
 @given(literal=st.text(max_size=4), before=st.text(max_size=2), after=st.text(max_size=2))
 @pytest.mark.parametrize("shape", ["{}", "{}*", "*{}", "*{}*", "**{}", "{}**", "?{}", "{}?"])
 def test_each_quick_shape_matches_what_fnmatchcase_matches(

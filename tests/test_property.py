@@ -301,4 +301,6 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
 
 TestStoreAgainstDict = StoreAgainstDict.TestCase
-TestStoreAgainstDict.settings = settings(PROFILE, max_examples=60, stateful_step_count=50)
+TestStoreAgainstDict.settings = settings(
+    PROFILE, max_examples=settings().max_examples // 2, stateful_step_count=50
+)

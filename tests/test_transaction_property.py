@@ -455,5 +455,7 @@ MATCHES: dict[str, Callable[[str], bool]] = {
     "[a]/*": lambda key: key.startswith("a/"),
 }
 
-BlocksAndSnapshots.TestCase.settings = settings(PROFILE, max_examples=30, stateful_step_count=40)
+BlocksAndSnapshots.TestCase.settings = settings(
+    PROFILE, max_examples=settings().max_examples // 3, stateful_step_count=40
+)
 TestBlocksAndSnapshots = BlocksAndSnapshots.TestCase

@@ -170,7 +170,7 @@ def scan(store: DictMemoryStore) -> list[list[str]]:
     return answers
 
 
-@settings(PROFILE, max_examples=150)
+@settings(PROFILE, max_examples=settings().max_examples)
 @given(history=st.lists(changes, max_size=25), moment=st.integers(0, 24))
 def test_indexes_change_no_answer(history: list[tuple[str, str, dict[str, Any]]], moment: int) -> None:
     plain = DictMemoryStore(EventManager())
@@ -188,7 +188,7 @@ def test_indexes_change_no_answer(history: list[tuple[str, str, dict[str, Any]]]
     assert all_answers(half) == all_answers(plain)
 
 
-@settings(PROFILE, max_examples=400)
+@settings(PROFILE, max_examples=4 * settings().max_examples)
 @given(first=nasty, second=nasty, wanted=nasty)
 def test_one_key_moves_between_values(first: Any, second: Any, wanted: Any) -> None:
     """The smallest history that an index can get wrong: a value becomes another, and goes back."""

@@ -36,7 +36,7 @@ class Shop:
     """The application, served by some processes."""
 
     def __init__(self, examples: Path, place: str, folder: Path, ends: ExitStack, *options: str) -> None:
-        self._environment = {**os.environ, "FLASK_PLACE": place, "FLASK_SECONDS": "0.5"}
+        self._environment = {**os.environ, "FLASK_PLACE": place, "FLASK_SECONDS": "0.2"}
         self._examples = examples
         self._ends = ends
         # How often each worker has made a page.

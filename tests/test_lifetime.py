@@ -78,8 +78,8 @@ def test_a_store_that_is_dropped_frees_its_thread_and_memory(others: set[threadi
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("closing", [True, False], ids=["closed", "dropped"])
 def test_many_stores_leave_no_thread_behind(closing: bool, others: set[threading.Thread]) -> None:
-    """10,000 of them in the two cases together."""
-    for number in range(5_000):
+    """2,000 of them in the two cases together."""
+    for number in range(1_000):
         store = DictMemoryStore(EventManager())
         if number % 10 == 0:
             store.event_manager.connect(StoreSetEvent, lambda event: None)

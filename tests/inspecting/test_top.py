@@ -46,7 +46,18 @@ def page(store: DictMemoryStore) -> Iterator[top.Page]:
         yield page
 
 
+@pytest.fixture(scope="module")
+def shared_page() -> Iterator[top.Page]:
+    """One for tests that only ask: the end of a server is waited for."""
+    with DictMemoryStore(EventManager()) as store, top.serve(store, interval=0.05) as page:
+        yield page
+
+
 class TestWhoMayRead:
+    @pytest.fixture
+    def page(self, shared_page: top.Page) -> top.Page:
+        return shared_page
+
     @pytest.mark.parametrize("path", ["/", "/top.js", "/top.css", "/state"])
     def test_answers_are_guarded(self, page: top.Page, path: str) -> None:
         answer = ask(page.url, path)

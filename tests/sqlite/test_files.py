@@ -117,7 +117,7 @@ class TestKilledWriters:
     def test_nothing_that_was_acknowledged_is_lost(self, path: Path, durability: str) -> None:
         """Nor is anything torn, and the history has each commit."""
         acknowledged = 0
-        for _ in range(4):
+        for _ in range(2):
             with OtherProcess() as victim:
                 victim.open(path, durability=durability)
                 for _ in range(10):

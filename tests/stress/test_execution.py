@@ -119,7 +119,7 @@ def test_a_section_that_is_undisturbed_is_seen_whole() -> None:
 
         return [write, read, write]
 
-    for seed in range(30):
+    for seed in range(10):
         ended = execute(make, at_random(seed)).ended[1]
         assert ended is not None
         assert ended.value != [-1]
@@ -202,7 +202,7 @@ KINDS = [by_semaphore, by_barrier, by_timer, by_queues, by_executor, by_thread]
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_what_makes_threads_wait_is_controlled(kind: Callable[[], list[Body]]) -> None:
-    for seed in range(10):
+    for seed in range(4):
         for strategy in (at_random(seed), Priorities(random.Random(seed), 3, 100)):
             execution = execute(lambda stage: kind(), strategy)
             assert execution.problems == [], seed
@@ -383,7 +383,7 @@ def test_a_deadlock_is_found_at_once_while_others_go_on() -> None:
 
         return [lambda: both(one, two), lambda: both(two, one), busy]
 
-    found = [execute(make, at_random(seed), limit=20_000) for seed in range(20)]
+    found = [execute(make, at_random(seed), limit=20_000) for seed in range(8)]
     deadlocks = [each for each in found if each.problems[0].kind == "deadlock"]
     assert deadlocks
     for execution in deadlocks:
@@ -407,7 +407,7 @@ def test_a_lost_wake_up_is_found() -> None:
 
         return [wait, notify]
 
-    found = [execute(make, at_random(seed)) for seed in range(20)]
+    found = [execute(make, at_random(seed)) for seed in range(8)]
     assert any(not each.problems for each in found)
     execution = next(each for each in found if each.problems)
     assert execution.problems[0].text.startswith(

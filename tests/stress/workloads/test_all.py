@@ -32,7 +32,7 @@ def test_our_store_passes(name: str, tmp_path: Path) -> None:
     store = store_for(workload, make)
     assert workload.supports(store)
     assert not list(store.query_keys()), "asking leaves no trace"
-    operations = 100 if name == "files" else 500  # each opens and syncs a file
+    operations = 100 if name == "files" else 250  # each opens and syncs a file
     history = run_native(store, [workload], threads=4, operations=operations, seed=7, switch_interval=1e-6)
     store.close()
     history.write(tmp_path / "history.jsonl")

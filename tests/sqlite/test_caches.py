@@ -34,6 +34,15 @@ class TestBound(BoundContract):
             assert "0" not in cache  # the one that was not hit
             check(cache)
 
+    def test_many_entries_replaced_by_one_commit(self, store: SqliteStore) -> None:
+        with Cache(store, max_entries=1_000, max_bytes=1_000_000) as cache:
+            for weight in (1, 3, 2):
+                cache.set_many({str(number): "x" * number * weight for number in range(70)})
+                check(cache)
+                assert [len(cache[str(number)]) for number in range(70)] == [
+                    number * weight for number in range(70)
+                ]
+
 
 class TestExpiry(ExpiryContract):
     def test_without_a_clock_deadlines_are_in_wall_clock_time(

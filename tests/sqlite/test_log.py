@@ -68,6 +68,22 @@ def test_a_deletion_and_an_eviction_beside_others(store: SqliteStore) -> None:
     assert events[2].cause == "idle"
 
 
+@pytest.mark.parametrize("count", [1, 2, 33, 34, 35, 67, 68, 200])
+def test_each_change_of_a_commit_of_many_is_kept_in_order(store: SqliteStore, count: int) -> None:
+    keys = [f"key/{number}" for number in range(count)]
+    # Data that is short is written in another form than data that is not; the last key has no data to keep.
+    before = [(b"a" * (number % 7 * 300), {"n": number}) for number in range(count - 1)]
+    after = [(b"b" * (number % 5 * 500), {"m": number}) for number in range(count)]
+    store.multiset(keys[:-1], before) if before else store.set("other", (b"", {}))
+    store.multiset(keys, after)
+    events = logged(store, count)
+    assert [event.key for event in events] == keys
+    assert [(event.value.content, event.value.metadata) for event in events] == after
+    assert [(event.previous.content, event.previous.metadata) for event in events[:-1]] == before
+    assert events[-1].previous is None
+    assert list(map(store.to_bytes, keys)) == [data for data, _ in after]
+
+
 @pytest.mark.parametrize("notes", ["moving", "", "'\"\\\n", "\ud800", "ä\udc80€"])
 def test_the_transaction_is_that_of_its_notes(store: SqliteStore, notes: str) -> None:
     store.set("k", (b"1", {}))

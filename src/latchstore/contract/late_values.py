@@ -6,9 +6,11 @@ Thread safety: if two threads decode an entry at the same time, their results ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import overload
+from typing import TypeVarTuple, overload
 
 from latchstore.contract.values import Change, Entry, StoredValue, cause_of, deletion
+
+Ts = TypeVarTuple("Ts")
 
 
 class LateValue(StoredValue):
@@ -18,19 +20,23 @@ class LateValue(StoredValue):
     ----------
     make : callable
         Returns the entry; an equal one each time.
+    *arguments
+        Its arguments.
     """
 
     __slots__ = ("_made",)
 
-    def __init__(self, make: Callable[[], Entry]) -> None:
-        self._made: Entry | Callable[[], Entry] = make
+    def __init__(self, make: Callable[[*Ts], Entry], *arguments: *Ts) -> None:
+        # hot path: a tuple, as a `functools.partial` takes longer to make.
+        self._made: Entry | tuple[Callable[..., Entry], tuple[object, ...]] = (make, arguments)
         self._stream = None
 
     @property
     def _entry(self) -> Entry:  # type: ignore[override]
         made = self._made
-        if not isinstance(made, Entry):
-            self._made = made = made()
+        if isinstance(made, tuple):
+            make, arguments = made
+            self._made = made = make(*arguments)
         return made
 
     def __reduce__(self) -> tuple[type[StoredValue], tuple[Entry]]:

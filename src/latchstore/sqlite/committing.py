@@ -8,8 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Collection, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from latchstore.contract.encoding import check_metadata, encode_metadata
 from latchstore.contract.late_values import LateChange, LateChanges, LateValue
@@ -18,8 +17,17 @@ from latchstore.engine.edits import Delete, Edit, SetData, cause_of_edit, parts_
 from latchstore.engine.index_list import indexes_of
 from latchstore.engine.owner import TransactionInfo
 from latchstore.sqlite import items, log
-from latchstore.sqlite.rows import NOTHING, Key, Row, entry_of, rows_of, stored_key
-from latchstore.sqlite.statements import ADVANCE, BEFORE, BEFORE_MANY, DELETE, INSERT, UPDATE
+from latchstore.sqlite.rows import NOTHING, Key, Row, bound, entry_of, execute_all, rows_of, stored_key
+from latchstore.sqlite.statements import (
+    ADVANCE,
+    BEFORE,
+    BEFORE_MANY,
+    DELETE,
+    INSERT,
+    INSERT_MANY,
+    UPDATE,
+    UPDATE_MANY,
+)
 
 #: Number of commits between two deletions of log rows older than the history.
 _STEP = 100
@@ -66,6 +74,7 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
     revision, now = last + 1, time.time()
     changes: list[Change | LateChange] = []
     rows: list[tuple[Key, Row, Row]] = []
+    times = Entry()
     for key, edit in edits:
         stored = key if key.isascii() else stored_key(key)
         held = before.get(stored, NOTHING)
@@ -73,10 +82,11 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
         if held is NOTHING:
             old = None
             new = edit.revise(key, None, revision, now)
-        elif held[1] != "{}" and (type(edit) is Entry or type(edit) is Delete):
-            # hot path: these edits do not read metadata, so it is decoded only if a listener reads it.
-            old = LateValue(partial(entry_of, key, *held))
-            new = edit.revise(key, entry_of(key, held[0], "{}", *held[2:]), revision, now)
+        elif type(edit) is Entry or type(edit) is Delete:
+            # hot path: these edits read the times only, so the old entry is made only if a listener reads it.
+            old = LateValue(entry_of, key, *held)
+            times.created, times.modified = held[2:4]
+            new = edit.revise(key, times, revision, now)
         else:
             old = entry_of(key, *held)
             new = edit.revise(key, old, revision, now)
@@ -84,8 +94,10 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
         if new is not None:
             changes.append((key, old, new))
             metadata = encode_metadata(key, new) if new else "{}"
+            # `log.add` finds unchanged data by its identity.
+            data = new.content if new.content is held[0] else bound(new.content)
             place = stored if held is NOTHING else held[6]
-            row = (new.content, metadata, new.created, new.modified, revision, place)
+            row = (data, metadata, new.created, new.modified, revision, place)
         elif old is not None:
             changes.append(deletion(key, old, cause_of_edit(edit)))
         else:
@@ -131,20 +143,15 @@ def write(
             inserted.append(new)
         else:
             updated.append(new)
-    for sql, each in ((INSERT, inserted), (UPDATE, updated), (DELETE, deleted)):
-        if each:
-            _execute(connection, sql, each)
+    if inserted:
+        execute_all(connection, INSERT, INSERT_MANY, inserted)
+    if updated:
+        execute_all(connection, UPDATE, UPDATE_MANY, updated)
+    if deleted:
+        connection.executemany(DELETE, deleted)
     if names:
         items.update(connection, names, changes)
     log.add(connection, revision, changes, rows, transaction)
     connection.execute(ADVANCE, (revision, len(inserted) - len(deleted)))
     if revision % _STEP == 0:
         log.trim(connection, revision - history)
-
-
-def _execute(connection: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-    # hot path: most commits change one key.
-    if len(rows) == 1:
-        connection.execute(sql, rows[0])
-    else:
-        connection.executemany(sql, rows)

@@ -19,13 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, groupby
 from json.encoder import encode_basestring_ascii as quoted
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from latchstore.contract.late_values import LateChange, LateChanges, LateValue, late_of
 from latchstore.contract.values import Change, Entry, cause_of, deletion
 from latchstore.engine.owner import TransactionInfo
-from latchstore.sqlite.rows import NOTHING, Key, Row, entry_of, name_of
+from latchstore.sqlite.rows import NOTHING, Key, Row, bound, entry_of, execute_all, name_of
 from latchstore.sqlite.statements import (
+    ADD_MANY_TO_LOG,
     ADD_MORE_TO_LOG,
     ADD_TO_LOG,
     CHANGED_KEYS,
@@ -106,7 +107,7 @@ def add(
                 old_created = old[2]
             if old_data is new[0]:
                 old_data = None
-        columns = (at, key, new[0], new[1], created, new[3], old_data, old[1], old[3], old[4])
+        columns = (at, key, new[0], new[1], created, new[3], bound(old_data), old[1], old[3], old[4])
         # hot path: most changes other than the first of a commit need only these columns.
         if author is None and old_created is None and cause is None:
             plain.append(columns)
@@ -114,7 +115,7 @@ def add(
             connection.execute(ADD_TO_LOG, (*columns, old_created, cause, author))
             author = None
     if plain:
-        connection.executemany(ADD_MORE_TO_LOG, plain)
+        execute_all(connection, ADD_MORE_TO_LOG, ADD_MANY_TO_LOG, plain)
 
 
 def trim(connection: sqlite3.Connection, until: int) -> None:
@@ -164,7 +165,31 @@ def _revision_of(row: Row) -> int:
 
 def _commit_of(revision: int, rows: list[Row]) -> Logged:
     process, info = _author_of(rows[0][12])
-    return Logged(revision, LateChanges([_change_of(row) for row in rows]), info, process)
+    return Logged(revision, LateChanges(_Changes(rows)), info, process)
+
+
+class _Changes(Sequence[LateChange]):
+    """The changes of rows, which are made one by one: to keep many takes longer than to make them again."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[LateChange]:
+        return map(_change_of, self._rows)
+
+    @overload
+    def __getitem__(self, position: int) -> LateChange: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[LateChange]: ...
+    def __getitem__(self, position: int | slice) -> LateChange | Sequence[LateChange]:
+        if isinstance(position, slice):
+            return _Changes(self._rows[position])
+        return _change_of(self._rows[position])
 
 
 def _author_of(author: int | str) -> tuple[int, TransactionInfo | None]:
@@ -177,10 +202,10 @@ def _author_of(author: int | str) -> tuple[int, TransactionInfo | None]:
 def _change_of(row: Row) -> LateChange:
     stored = row[1]
     key = stored if type(stored) is str else name_of(stored)
-    old = None if row[7] is None else LateValue(partial(_old_of, key, row))
+    old = None if row[7] is None else LateValue(_old_of, key, row)
     if row[3] is None:
         return deletion(key, old, row[11])
-    return key, old, LateValue(partial(_new_of, key, row))
+    return key, old, LateValue(_new_of, key, row)
 
 
 def _new_of(key: str, row: Row) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from latchstore import DictMemoryStore
 from latchstore.engine.inspection import table_of
@@ -17,9 +17,10 @@ class Entries(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
 
-    def update(self, changes: dict[str, Any]) -> None:  # type: ignore[override]
+    def __ior__(self, changes: dict[str, Any]) -> Self:  # type: ignore[override,misc]
         for key, value in changes.items():
             self[key] = value
+        return self
 
     def pop(self, *arguments: Any) -> Any:
         return super().pop(*arguments)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from latchstore import DictMemoryStore, LockTimeoutError
 from latchstore.contract.values import Entry
 from latchstore.engine.inspection import check, table_of
+from latchstore.engine.journal import Gate
 from latchstore.engine.publishing import Publisher
 from tests.commits.kinds import (
     BEFORE,
@@ -24,6 +27,7 @@ from tests.commits.kinds import (
     one_by_one,
     with_both_locks,
 )
+from tests.interrupts.places import checks
 from tests.schedules import in_another_thread
 
 #: Seconds that a wait takes which is meant to fail.
@@ -144,3 +148,27 @@ def test_a_commit_of_several_keys_is_seen_at_one_instant(
     assert all(each == BEFORE for each in seen)
     assert one_by_one(store) == all_at_once(store) == COMMITS[commit][1]
     check(store)
+
+
+def test_no_thread_is_switched_to_while_readers_meet_the_gate() -> None:
+    """Else they would meet it for a whole switch interval, if another thread's turn came just then."""
+    store = DictMemoryStore()
+    store.multiset_data(["a", "b"], [b"", b""])
+    table = table_of(store)
+    shut: list[str] = []
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and type(table.detour) is Gate:
+            shut.append(frame.f_code.co_name)
+            assert frame.f_lasti not in checks(frame.f_code), f"line {frame.f_lineno} may switch threads"
+        return trace
+
+    before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # or else 3.12 traces no opcodes
+    sys.settrace(trace)
+    try:
+        store.multiset_data(["a", "new", "b"], [b"1", b"2", b"3"])
+    finally:
+        sys.settrace(before)
+    assert set(shut) == {"finish"}

@@ -329,9 +329,12 @@ class Table(IndexedEngine):
             if self.revision != revision:
                 # Else the gate may have been opened already: a reader of a new entry must not see an old one.
                 self.detour = many.gate
-            self.entries.update(many.after)
+            entries = self.entries
+            # hot path: no call, since CPython switches threads when one returns, and readers would have to
+            # ask the gate for a whole switch interval.
+            entries |= many.after
             for key in many.deleted:
-                self.entries.pop(key, None)
+                entries.pop(key, None)
             self.revision = revision
             self.detour = self.routes or None
         if followed:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from latchstore.contract.errors import TransactionConflictError
@@ -35,11 +35,9 @@ class WriteBatch:
     """
 
     __slots__ = (
-        "_base",
-        "_base_of",
+        "_beneath",
         "_check",
         "_edits",
-        "_engine",
         "_known",
         "_rollbacks",
         "_undo",
@@ -48,10 +46,8 @@ class WriteBatch:
     )
 
     def __init__(self, engine: Engine, revision: int) -> None:
-        self._engine = engine
-        # The reads beneath the batch.
-        self._base: Callable[[str], Entry | None] = engine.entry
-        self._base_of: Callable[[list[str]], dict[str, Entry | None]] = engine.entries_of
+        # What the block reads beneath its edits.
+        self._beneath: Engine | View = engine
         self._check = engine.check_edit
         self.revision: int = revision
         # By key, in the order in which the keys were first edited.
@@ -68,17 +64,17 @@ class WriteBatch:
     def current(self, key: str) -> Entry | None:
         """Return the entry of a key as the transaction sees it, or None."""
         if key not in self._edits:
-            return self._base(key)
+            return self._beneath.entry(key)
         known = self._known
         if key not in known:
-            known[key] = self._edits[key].revise(key, self._base(key), self.revision, time.time())
+            known[key] = self._edits[key].revise(key, self._beneath.entry(key), self.revision, time.time())
         return known[key]
 
     def entries_of(self, keys: list[str]) -> dict[str, Entry | None]:
         """Return the entries of several keys as the transaction sees them."""
         edits = self._edits
         unwritten = [key for key in keys if key not in edits]
-        found = self._base_of(unwritten) if unwritten else {}
+        found = self._beneath.entries_of(unwritten) if unwritten else {}
         return {key: self.current(key) if key in edits else found[key] for key in keys}
 
     def put(self, key: str, edit: Edit) -> None:
@@ -93,18 +89,16 @@ class WriteBatch:
         """
         if self._check is not None:
             self._check(key, edit)
-        edits, known = self._edits, self._known
-        if key not in edits:
-            # hot path: most keys of a transaction are edited once and not read.
-            new = _NOTHING if edit.blind else self._revised(key, edit)
-            if self._undo is not None:
-                self._undo.append((key, _NOTHING, _NOTHING))
-            edits[key] = edit
-        else:
-            new = self._revised(key, edit) if key in known or not edit.blind else _NOTHING
-            if self._undo is not None:
-                self._undo.append((key, edits[key], known[key] if key in known else _NOTHING))
-            edits[key] = Combined(edits[key], edit)
+        edits = self._edits
+        if key not in edits and edit.blind and self._undo is None:
+            edits[key] = edit  # hot path: most keys of a transaction are edited once and not read
+            return
+        known = self._known
+        new = self._revised(key, edit) if key in known or not edit.blind else _NOTHING
+        before = edits[key] if key in edits else _NOTHING
+        if self._undo is not None:
+            self._undo.append((key, before, known[key] if key in known else _NOTHING))
+        edits[key] = edit if before is _NOTHING else Combined(before, edit)
         if new is not _NOTHING:
             known[key] = new
 
@@ -188,7 +182,7 @@ class WriteBatch:
 
     def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         """Return keys and entries, as the transaction sees them, that include all matches of `terms`."""
-        return overlaid(self._engine.candidates(terms), self._written())
+        return overlaid(self._beneath.candidates(terms), self._written())
 
     def found(self, request: Request, only_keys: bool = False) -> Iterable[tuple[str, Entry]]:
         """Return the result of a query, as the transaction sees it.
@@ -198,7 +192,7 @@ class WriteBatch:
         only_keys : bool
             Whether the caller uses the keys only.
         """
-        return found(self._engine, request, self._written())
+        return found(self._beneath, request, self._written())
 
     def _written(self) -> dict[str, Entry | None]:
         # A copy: a finalizer or a signal handler may write in this transaction meanwhile.
@@ -264,13 +258,12 @@ class OptimisticBatch(WriteBatch):
         For the error of a conflict.
     """
 
-    __slots__ = ("_partial", "_purpose", "_queries", "_read", "_view")
+    __slots__ = ("_engine", "_partial", "_purpose", "_queries", "_read", "_view")
 
     def __init__(self, engine: Engine, view: View, purpose: str) -> None:
         super().__init__(engine, view.revision + 1)
-        self._base = view.entry
-        self._base_of = view.entries_of
-        self._view = view
+        self._engine = engine
+        self._beneath = self._view = view
         self._purpose = purpose
         # Keys that were read, including missing ones; and queries.
         self._read: set[str] = set()

@@ -101,7 +101,8 @@ class EntryStore(EntryReader, AbstractStore):
             key = checked_key(key)
         if buffer_size is not DEFAULT_BUFFER_SIZE:
             checked_buffer_size(buffer_size)
-        if_revision = None if if_revision is None else checked_revision(if_revision)
+        if if_revision is not None:
+            if_revision = checked_revision(if_revision)
         # hot path: loaded first, since CPython 3.11 does not specialise calls of instance attributes.
         has_listeners = self._has_listeners
         new = None if has_listeners(PROGRESS_EVENTS) else _plain_entry(value)
@@ -272,14 +273,15 @@ def _plain_entry(value: Any) -> Entry | None:
     if type(value) is not tuple or len(value) != 2:
         return None
     stream, metadata = value
-    if type(stream) not in _PLAIN or type(metadata) is not dict:
+    kind = type(stream)
+    if kind not in _PLAIN or type(metadata) is not dict:
         return None
     entry = Entry(metadata)
     # hot path: as in `entry_from_metadata`, inlined.
     for name, item in entry.items():
         if type(name) is not str or type(item) not in ATOMIC_TYPES:
             return None
-    entry.data = stream if type(stream) is bytes else stream.read()
+    entry.data = stream if kind is bytes else stream.read()
     return entry
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
-from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.engine.interface import Engine
 from latchstore.engine.locks import AnyReadWriteLock, TableLock
 from latchstore.engine.owner import OWNER, Activity, Claim, Ownership, Route
@@ -246,22 +245,6 @@ class GuardedEngine(Engine):
             abandoned.popleft()
 
     # -- transactions -----------------------------------------------------------------------------
-
-    def begin_exclusive(self, claim: Claim, timeout: float) -> None:
-        """Make a transaction the owner, and route the calls of this thread to it.
-
-        Raises
-        ------
-        LockTimeoutError
-            If another writer does not end in time; names that writer.
-        StoreClosedError
-        """
-        self.become_owner(claim, timeout)
-        self.detour = self.routes
-        if self._is_closed:
-            self._publisher.refuse(claim.purpose)
-        if self._has_listeners(StoreTransactionStartEvent):
-            self.exclusively(claim.purpose, self._publisher.begin, claim)
 
     def become_owner(self, claim: Claim, timeout: float) -> None:
         """Wait until there is no owner, make a claim the owner, and wait for the end of a running commit.

@@ -136,10 +136,12 @@ class LayerView(View):
         return bool(self._layer)
 
     def close(self) -> None:
+        if not self._layer:
+            return  # closed already, or never opened
         try:
             self._layer.pop()
         except IndexError:
-            return  # closed already, or never opened
+            return  # another thread has just closed it
         self._preimages.close(self)
 
     def close_if_of(self, threads: Container[int]) -> None:
@@ -236,7 +238,8 @@ class Preimages:
             closing.append(self._closed[0])
             self._closed.popleft()
         unused: dict[int, Layer] = {}
-        for reference in (*closing, self._closed[0]):
+        references = (*closing, self._closed[0])
+        for reference in references:
             # Missing if an exception interrupted before it was assigned.
             layer = getattr(reference, "layer", None)
             if layer is not None:
@@ -248,7 +251,7 @@ class Preimages:
                 self._take_away(layer)
         elif unused:
             self._take_all_away()
-        for reference in (*closing, self._closed[0]):
+        for reference in references:
             reference.layer = None  # added again when the view is freed, it must pin nothing
         closing.clear()
         self._closed.popleft()

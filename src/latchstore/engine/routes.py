@@ -110,8 +110,10 @@ class Routes(dict[object, Route]):
         route = self.get(claim.ident)
         if route is None or route.claim is not claim:
             return
-        while route is not None and route.claim is claim:
+        while True:
             route = route.outer
+            if route is None or route.claim is not claim:
+                break
         if route is None:
             del self[claim.ident]  # hot path: no call
         else:

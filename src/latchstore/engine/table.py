@@ -207,7 +207,8 @@ class Table(IndexedEngine):
         if check is not None:
             check()
         revision = self.revision + 1
-        notify = self._has_listeners(MODIFICATION_EVENTS if claim is None else COMMIT_EVENTS)
+        has_listeners = self._has_listeners  # hot path: as in `EntryStore.set`
+        notify = has_listeners(MODIFICATION_EVENTS if claim is None else COMMIT_EVENTS)
         changes: Sequence[Change]
         if self.bounds:
             changes, many = self._decide_within_bounds(edits, revision, notify)
@@ -307,8 +308,9 @@ class Table(IndexedEngine):
 
     def finish(self) -> None:
         """Apply the decided commit, in a section of the writer. May be repeated from its start."""
-        assert self.journal is not None
-        changes, revision, claim, deliveries, many = self.journal
+        journal = self.journal
+        assert journal is not None
+        changes, revision, claim, deliveries, many = journal
         followed = self.followed
         if followed:
             if self.preimages.layers:
@@ -362,7 +364,13 @@ class Table(IndexedEngine):
                 view.close()
                 raise
             return view
-        self.begin_exclusive(claim, self.timeout if timeout is None else timeout)
+        self.become_owner(claim, self.timeout if timeout is None else timeout)
+        self.detour = self.routes
+        if self._is_closed:
+            self._publisher.refuse(claim.purpose)
+        has_listeners = self._has_listeners  # hot path: as in `EntryStore.set`
+        if has_listeners(StoreTransactionStartEvent):
+            self.exclusively(claim.purpose, self._publisher.begin, claim)
         return None
 
     def _begin_optimistic(self, claim: Claim, view: LayerView) -> None:

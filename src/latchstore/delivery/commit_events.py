@@ -22,7 +22,7 @@ from latchstore.contract.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.contract.late_values import LateChange, late_of
+from latchstore.contract.late_values import LateChange
 from latchstore.contract.values import Change, Entry, StoredValue, cause_of
 from latchstore.delivery.dispatcher import Delivery, EventDispatcher
 from latchstore.delivery.emission import Emission, ForeignEmission
@@ -185,7 +185,7 @@ class CommitDelivery(EmittedDelivery):
     manager : BaseEventManager
     source : object
         The store.
-    changes : sequence of Change
+    changes : sequence of Change or LateChange
     revision : int
         The commit's revision.
     transaction : object or None
@@ -198,7 +198,7 @@ class CommitDelivery(EmittedDelivery):
         self,
         manager: BaseEventManager,
         source: object,
-        changes: Sequence[Change],
+        changes: Sequence[Change | LateChange],
         revision: int,
         transaction: object | None,
     ) -> None:
@@ -207,7 +207,7 @@ class CommitDelivery(EmittedDelivery):
         self._emission = None
         self._manager = manager
         self._source = source
-        self._changes = late_of(changes)
+        self._changes = changes
         self._transaction = transaction
 
     def event(self, position: int) -> StoreModificationEvent | None:

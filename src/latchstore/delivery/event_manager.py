@@ -179,10 +179,10 @@ class EventManager(BaseEventManager):
         except KeyError:
             reachable = table.find_reachable(cls)
         # The only thing that changes under a published table: listeners die.
-        if reachable and self._dead:
-            reachable = table.find_reachable(cls)
+        if reachable and (not self._dead or table.find_reachable(cls)):
+            return True
         # Like `emits_itself`, inlined. An `emit` in place of ours may itself be a listener.
-        return reachable or type(self).emit is not _EMIT or "emit" in self.__dict__
+        return type(self).emit is not _EMIT or "emit" in self.__dict__
 
     def emits_itself(self) -> bool:
         """Return whether `emit` is the method of this class, neither overridden nor patched."""

@@ -117,10 +117,12 @@ class Publisher:
         ):
             event = StoreTransactionEndEvent(self._source(), transaction=info, state="done")
             deliveries.append(EventDelivery(self._manager, event))
-        if has_listeners(MODIFICATION_EVENTS) and any(
-            map(has_listeners, map(event_class_of, late_of(changes)))
+        late = late_of(changes)
+        # hot path: of a single change only its own class is asked about.
+        if (len(late) == 1 or has_listeners(MODIFICATION_EVENTS)) and any(
+            map(has_listeners, map(event_class_of, late))
         ):
-            deliveries.append(CommitDelivery(self._manager, self._source(), changes, revision, info))
+            deliveries.append(CommitDelivery(self._manager, self._source(), late, revision, info))
         return deliveries
 
     def publish(

@@ -25,6 +25,7 @@ from latchstore import (
     StoreTransactionEvent,
     StoreUpdateEvent,
     WaitTimeoutError,
+    set_event_manager,
 )
 
 TIMEOUT = 20.0
@@ -401,3 +402,29 @@ def test_an_event_of_users_keeps_what_it_has() -> None:
 
     again = pickle.loads(pickle.dumps(BaseEvent("source", extra=1)))
     assert (again.source, again.extra) == ("source", 1)
+
+
+# -- objects that cannot be shown ------------------------------------------------------------------
+
+
+class Unshown:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda manager, thing: manager.connect(thing, print),
+        lambda manager, thing: manager.connect(StoreEvent, thing),
+        lambda manager, thing: manager.connect(StoreEvent, print, filter=thing),
+        lambda manager, thing: manager.connect(StoreEvent, print, filter={thing: 1}),
+        lambda manager, thing: manager.connect(StoreEvent, print, priority=thing),
+        lambda manager, thing: manager.emit(thing),
+        lambda manager, thing: manager.set_trace(thing),
+        lambda manager, thing: set_event_manager(thing),
+    ],
+)
+def test_an_argument_whose_repr_fails_is_refused_by_its_type(call: Callable[[Any, Any], object]) -> None:
+    with pytest.raises(TypeError, match=r"got Unshown$"):
+        call(EventManager(), Unshown())

@@ -249,7 +249,7 @@ class TestTrace:
         assert calls == ["a"]
 
     def test_must_be_callable(self, manager: EventManager) -> None:
-        with pytest.raises(TypeError, match=r"^func must be callable or None, got 5$"):
+        with pytest.raises(TypeError, match=r"^func must be callable or None, got int 5$"):
             manager.set_trace(5)  # type: ignore[arg-type]
 
 

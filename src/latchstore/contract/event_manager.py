@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from latchstore.contract.arguments import describe
 from latchstore.contract.events import BaseEvent
 from latchstore.contract.with_lock import for_with
 
@@ -259,7 +260,7 @@ class BaseEventManager(ABC):
 def check_event_class(cls: object) -> None:
     """Raise TypeError unless `cls` is a class of events."""
     if not (isinstance(cls, type) and issubclass(cls, BaseEvent)):
-        raise TypeError(f"cls must be a subclass of BaseEvent, got {cls!r}")
+        raise TypeError(f"cls must be a subclass of BaseEvent, got {describe(cls)}")
 
 
 # The default of this process. Assigned under `_default_lock`, read without it.
@@ -316,7 +317,7 @@ def set_event_manager(manager: BaseEventManager) -> None:
         If the type of `manager` has no ``emit`` method.
     """
     if not callable(getattr(type(manager), "emit", None)):
-        raise TypeError(f"manager must have a method emit, got {manager!r}")
+        raise TypeError(f"manager must have a method emit, got {describe(manager)}")
     if not _set_default(manager):
         raise ValueError(
             "the event manager of this process is already set: call set_event_manager() before the first "

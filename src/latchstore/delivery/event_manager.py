@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
-from latchstore.contract.arguments import is_coroutine_function
+from latchstore.contract.arguments import describe, is_coroutine_function
 from latchstore.contract.event_manager import (
     BaseEventManager,
     Event,
@@ -85,10 +85,10 @@ class EventManager(BaseEventManager):
     ) -> None:
         check_event_class(cls)
         if not callable(func):
-            raise TypeError(f"func must be callable, got {func!r}")
+            raise TypeError(f"func must be callable, got {describe(func)}")
         conditions = checked_filter(cls, filter)
         if not isinstance(priority, int):
-            raise TypeError(f"priority must be an int, got {priority!r}")
+            raise TypeError(f"priority must be an int, got {describe(priority)}")
         if self._vetoes("connect", self.connect, (cls, func, filter, priority)):
             return
         connection = self._connection(cls, func, conditions)
@@ -120,7 +120,7 @@ class EventManager(BaseEventManager):
 
     def emit(self, event: BaseEvent, block: bool = True) -> threading.Thread | None:
         if not isinstance(event, BaseEvent):
-            raise TypeError(f"event must be a BaseEvent, got {event!r}")
+            raise TypeError(f"event must be a BaseEvent, got {describe(event)}")
         if not block:
             name = f"latchstore emit {type(event).__name__}"
             thread = threading.Thread(target=self.emit, args=(event,), name=name, daemon=True)
@@ -213,7 +213,7 @@ class EventManager(BaseEventManager):
 
     def set_trace(self, func: Trace | None) -> None:
         if func is not None and not callable(func):
-            raise TypeError(f"func must be callable or None, got {func!r}")
+            raise TypeError(f"func must be callable or None, got {describe(func)}")
         self._trace = func
 
     def _vetoes(self, name: str, method: Callable[..., Any], args: tuple[Any, ...]) -> bool:

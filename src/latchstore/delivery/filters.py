@@ -116,13 +116,13 @@ def checked_filter(cls: type[BaseEvent], filter: Mapping[str, object] | None) ->
     if filter is None:
         return ()
     if not isinstance(filter, Mapping):
-        raise TypeError(f"filter must be a mapping of attribute paths to values, got {filter!r}")
+        raise TypeError(f"filter must be a mapping of attribute paths to values, got {describe(filter)}")
     return tuple(_checked_condition(cls, path, wanted) for path, wanted in list(filter.items()))
 
 
 def _checked_condition(cls: type[BaseEvent], path: str, wanted: object) -> tuple[Path, object]:
     if not isinstance(path, str):
-        raise TypeError(f"filter must have attribute paths (str) as keys, got {path!r}")
+        raise TypeError(f"filter must have attribute paths (str) as keys, got {describe(path)}")
     parts = tuple(path.split("."))
     if "" in parts:
         raise ValueError(f"filter: the path {path!r} has an empty part; write it as 'metadata.state'")

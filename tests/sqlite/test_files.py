@@ -151,3 +151,14 @@ def test_a_file_that_is_open_is_not_replaced(tmp_path: Path) -> None:
     memory.save(path)
     with SqliteStore(path, EventManager()) as store:
         assert list(store.query_keys()) == ["other"]
+
+
+def test_a_file_that_cannot_be_opened_leaves_nothing_to_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection has no ``close`` that could fail in the garbage collector."""
+    reported: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", reported.append)
+    with pytest.raises(OSError, match="x"):
+        SqliteStore(tmp_path / ("x" * 255))  # SQLite has no room for the suffixes of its own files
+    assert not reported

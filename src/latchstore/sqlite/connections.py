@@ -49,7 +49,6 @@ _PAUSE = 0.000_5
 
 #: Seconds after which a fork checks whether a connection that it waits for was lost.
 _LOST_AFTER = 0.1
-
 #: Seconds after which a thread that needs a connection stops waiting for a fork that waits for others.
 _GRACE = 0.05
 
@@ -57,7 +56,11 @@ _GRACE = 0.05
 _COLLECTS, _FORKS = "collects", "forks"
 
 
-class Connection(sqlite3.Connection):
+class _Opening(sqlite3.Connection):
+    """A connection that is being opened; one that cannot be has nothing to close."""
+
+
+class Connection(_Opening):
     """A connection that the garbage collector closes."""
 
     __del__ = sqlite3.Connection.close  # written in C, so that no exception can interrupt it
@@ -236,13 +239,10 @@ class Connections:
     def _connect(self) -> Connection:
         if _refused:
             _refuse(self.path)
-        connection = sqlite3.connect(
-            self.path,
-            timeout=self._timeout,
-            isolation_level=None,
-            check_same_thread=False,
-            factory=Connection,
+        connection: Connection = sqlite3.connect(  # type: ignore[assignment]
+            self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, factory=_Opening
         )
+        connection.__class__ = Connection
         try:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA temp_store = MEMORY")

@@ -484,7 +484,7 @@ FOR_ALL_THREADS = frozenset({*CLOSING, "cache: close"})
 #: What waits until all listeners have returned.
 FLUSHING = frozenset({"flush", "flush, up to a revision"})
 
-#: What takes milliseconds, as it writes a file or starts a thread.
-SLOW = frozenset({*LIFECYCLE, *EVENTS} & {"save", "load", "a store of its own", "emit, in a thread"})
+#: What takes milliseconds, as it writes a file, starts a thread or makes several commits.
+SLOW = OF_QUEUES | {"save", "load", "a store of its own", "emit, in a thread"}
 
 assert len(CALLS) == sum(map(len, GROUPS.values()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dis
 import queue
+import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -45,6 +47,14 @@ def test_the_same_seed_is_the_same_run(seed: int) -> None:
         assert one.turns == other.turns == again.turns
         assert one.now == other.now == again.now
         assert len({counter.value for counter in counters}) == 1
+
+
+def test_threads_stop_in_the_first_run_of_a_process() -> None:
+    first = (
+        "from tests.stress.scheduler.running import Counter, OtherFirst, racing, run;"
+        "counter = Counter(); run(racing(counter), OtherFirst(())); assert counter.value == 1, counter"
+    )
+    subprocess.run([sys.executable, "-c", first], check=True, timeout=60)
 
 
 def test_all_schedules_with_one_preemption_find_what_none_without_does() -> None:

@@ -82,7 +82,7 @@ def test_in_a_savepoint(store: SqliteStore) -> None:
 def test_put_of_a_queue(store: SqliteStore) -> None:
     queue: WorkQueue[Any] = WorkQueue(store, "jobs")
     with store.transaction():
-        with pytest.raises(CodecError, match=r"^key 'jobs/.*object"):
+        with pytest.raises(CodecError, match=r"^queue 'jobs', job '.*object"):
             queue.put(object())
         with pytest.raises(TypeError, match=r"^key 'jobs/.*: the metadata item 'item' cannot be stored"):
             queue.put(1, metadata={"item": object()})

@@ -69,7 +69,7 @@ class WaitForContract(WatchStoreContract):
 
         with pytest.raises(WaitTimeoutError, match=r"never did not become true in 0\.02 s"):
             store.wait_for(never, SHORT)
-        with pytest.raises(WaitTimeoutError, match=r"key 'k' did not become true in 0\.02 s"):
+        with pytest.raises(WaitTimeoutError, match=r"key 'k' did not appear in 0\.02 s"):
             store.wait_for_key("k", SHORT)
         asked = threading.Event()
 

@@ -233,7 +233,7 @@ class AsyncStore(AsyncMethods):
                 return None
 
         async with self.watch(_escaped(key)) as changes:
-            found = await _wait_until(value, changes, checked_timeout(timeout), f"key {key!r}")
+            found = await _wait_until(value, changes, checked_timeout(timeout), f"key {key!r}", "appear")
         assert found is not None
         return found
 
@@ -283,7 +283,11 @@ def _deadline(timeout: float | None) -> float | None:
 
 
 async def _wait_until(
-    predicate: Callable[[], Awaitable[T]], changes: AsyncWatch, timeout: float | None, what: str
+    predicate: Callable[[], Awaitable[T]],
+    changes: AsyncWatch,
+    timeout: float | None,
+    what: str,
+    do: str = "become true",
 ) -> T:
     """Await `predicate` now and after each change until its result is true; return that result."""
     loop, deadline = running_loop(), _deadline(timeout)
@@ -297,7 +301,7 @@ async def _wait_until(
                 raise WaitTimeoutError
             await changes.get(left)
         except WaitTimeoutError:
-            raise WaitTimeoutError(f"{what} did not become true in {timeout or 0:g} s") from None
+            raise WaitTimeoutError(f"{what} did not {do} in {timeout or 0:g} s") from None
         except WatchClosedError:
             raise WatchClosedError(f"the store was closed during the wait for {what}") from None
 

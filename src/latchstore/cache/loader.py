@@ -28,11 +28,10 @@ from latchstore.cache.near import Copy
 from latchstore.cache.options import LoadManyOptions, LoadOptions, Options, checked_options
 from latchstore.cache.writing import CacheWriter
 from latchstore.contract.arguments import (
-    check_callable,
+    check_function,
     checked_key,
     checked_keys,
     describe,
-    is_coroutine_function,
 )
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
@@ -474,12 +473,7 @@ class CacheLoader(CacheWriter[V]):
 
 def check_loader(loader: object) -> None:
     """Raise TypeError if a loader is not callable, or is a coroutine function."""
-    check_callable(loader, "loader")
-    if is_coroutine_function(loader):
-        raise TypeError(
-            f"loader must return a value, not a coroutine, got {describe(loader)}: use "
-            "await latchstore.aio.AsyncCache(cache).get_or_load(key, loader)"
-        )
+    check_function(loader, "loader", "await latchstore.aio.AsyncCache(cache).get_or_load(key, loader)")
 
 
 def _kept_as(options: Options, keys: list[str], loaded: Mapping[str, Any]) -> dict[str, Options | None]:

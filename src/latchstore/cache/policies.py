@@ -58,7 +58,7 @@ class Sieve(EvictionPolicy):
     lock.
     """
 
-    #: Stores that persist the order of eviction support this policy.
+    #: The name of the policy; stores that persist the order of eviction support this one.
     name = "sieve"
 
     def __init__(self) -> None:
@@ -116,6 +116,8 @@ class S3FIFO(EvictionPolicy):
     as the main queue may hold at most, not as it holds now: otherwise a cache that promoted nothing never
     would.
     """
+
+    name = "s3-fifo"
 
     _SMALL_SHARE = 10
     _MOST_VISITS = 3
@@ -182,6 +184,8 @@ class S3FIFO(EvictionPolicy):
 
 class LRU(EvictionPolicy):
     """Least recently used: each hit moves the entry to the new end of the queue."""
+
+    name = "lru"
 
     def __init__(self) -> None:
         self._order: OrderedDict[str, Node] = OrderedDict()

@@ -16,7 +16,7 @@ from latchstore.cache.loading import LoadedInside, Removal
 from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, SetOptions, checked_options
 from latchstore.cache.reading import CacheReader
 from latchstore.contract.arguments import (
-    check_callable,
+    check_function,
     checked_count,
     checked_key,
     checked_seconds,
@@ -236,7 +236,7 @@ class CacheWriter(CacheReader[V]):
             If the key is missing or expired, and no default is given.
         """
         shown, key = key, self._naming.stored(key)
-        check_callable(function, "function")
+        check_function(function, "function", "a plain function, and await before the call")
         checked = checked_options(SetOptions, options, self._defaults)
         while True:
             before = self._entry(key)

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -143,6 +143,15 @@ def is_coroutine_function(function: Any) -> bool:
     return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
 
 
+def check_function(function: Any, argument: str, advice: str) -> None:
+    """Raise TypeError unless `function` is callable and runs when it is called: no coroutine function."""
+    check_callable(function, argument)
+    if is_coroutine_function(function):
+        raise TypeError(
+            f"{argument} must return a value, not a coroutine, got {describe(function)}: use {advice}"
+        )
+
+
 def checked_iterable(items: Iterable[Any], argument: str) -> Iterable[Any]:
     """Return an iterator over `items`; raise TypeError if it is not iterable, or is a string or bytes."""
     if isinstance(items, (str, bytes, bytearray)):
@@ -166,6 +175,8 @@ def checked_select(select: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return the names of metadata items to select, or None for all of them."""
     if select is None:
         return None
+    if isinstance(select, Mapping):
+        raise TypeError(f"select must be names of items, got {describe(select)}: pass terms as where=")
     return tuple(checked_keys(select, "select"))
 
 

@@ -178,16 +178,18 @@ def may_be_read(watch: Watch) -> bool:
     return buffer.closed or buffer.ended or len(watch) > 0
 
 
-def wait_until(predicate: Callable[[], T], changes: Watch, timeout: float | None, what: str) -> T:
+def wait_until(
+    predicate: Callable[[], T], changes: Watch, timeout: float | None, what: str, do: str = "become true"
+) -> T:
     """Call `predicate` now and after each change until its result is true; return the result.
 
     Raises
     ------
     WaitTimeoutError
-        If `timeout` seconds have passed; names `what` was waited for.
+        If `timeout` seconds have passed; names `what` was waited for, and what it did not `do`.
     """
     begun = clock()
-    late = f"{what} did not become true in {timeout or 0:g} s"
+    late = f"{what} did not {do} in {timeout or 0:g} s"
     while not (result := predicate()):
         left = _left(timeout, begun)
         if left == 0:

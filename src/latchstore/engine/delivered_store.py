@@ -65,7 +65,9 @@ class DeliveredStore(EntryStore):
         make_engine: Callable[[Publisher], Engine],
     ) -> None:
         if event_manager is not None and not callable(getattr(event_manager, "emit", None)):
-            raise TypeError(f"event_manager must have a method emit, got {describe(event_manager)}")
+            file = isinstance(event_manager, (str, os.PathLike))
+            advice = ": for a store in a file, use SqliteStore(path)" if file else ""
+            raise TypeError(f"event_manager must have a method emit, got {describe(event_manager)}{advice}")
         super().__init__(event_manager)
         warn_if_patched_later()
         limit = (

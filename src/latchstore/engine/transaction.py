@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
-from latchstore.contract.arguments import check_callable, checked_timeout, describe, document_as
+from latchstore.contract.arguments import check_function, checked_timeout, describe, document_as
 from latchstore.contract.errors import TransactionClosedError, WrongThreadError
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
@@ -61,6 +61,10 @@ class Host(Protocol):
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         """Return a context manager that reports the progress of reading a stream."""
+
+
+#: For errors about functions of `on_commit` and `on_rollback`.
+_ADVICE = "a plain function that starts a task, such as loop.create_task"
 
 
 class Transaction(BatchStore):
@@ -291,13 +295,13 @@ class Transaction(BatchStore):
         that it raises is logged, since the commit is made; the other functions are still called.
         """
         self._open_batch()
-        check_callable(function, "function")
+        check_function(function, "function", _ADVICE)
         self._after_commit = _extended(self._after_commit, [function])
 
     def on_rollback(self, function: Callable[[], object]) -> None:
         """Register a function to call once the changes of this block are rolled back; else as `on_commit`."""
         self._open_batch()
-        check_callable(function, "function")
+        check_function(function, "function", _ADVICE)
         self._after_rollback = _extended(self._after_rollback, [function])
 
     def _check_innermost(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from latchstore.contract.arguments import (
-    check_callable,
+    check_function,
     checked_count,
     checked_key,
     checked_timeout,
@@ -206,6 +206,7 @@ class TransactionalStore(DeliveredStore):
         )  # raises for wrong arguments
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            check_function(function, "function", "the attempts of latchstore.aio.AsyncStore(store)")
             name = function.__qualname__ if notes is None else notes
 
             @functools.wraps(function)
@@ -331,7 +332,7 @@ class TransactionalStore(DeliveredStore):
         TransactionError
             If it is called inside a transaction of this thread, which blocks other writers.
         """
-        check_callable(predicate, "predicate")
+        check_function(predicate, "predicate", "await latchstore.aio.AsyncStore(store).wait_for")
         timeout = checked_timeout(timeout)
         self._refuse_in_transaction("wait_for")
         with self.watch(max_buffer=1) as changes:
@@ -362,7 +363,7 @@ class TransactionalStore(DeliveredStore):
                 return None
 
         with self._open_watch(key, Interest(key, {}, is_key=True)) as changes:
-            found = wait_until(value, changes, timeout, f"key {key!r}")
+            found = wait_until(value, changes, timeout, f"key {key!r}", "appear")
         assert found is not None
         return found
 

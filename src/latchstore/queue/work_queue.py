@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from latchstore.contract.arguments import (
     advising,
     check_callable,
+    check_function,
     checked_count,
     checked_key,
     checked_timeout,
@@ -332,7 +333,7 @@ class WorkQueue(Generic[V]):
         TransactionError
             If this thread is in a transaction.
         """
-        check_callable(function, "function")
+        check_function(function, "function", "asyncio.run in a plain function")
         count = checked_count(threads, "threads", 1)
         self._refuse_in_transaction("run")
 

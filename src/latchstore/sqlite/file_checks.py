@@ -42,7 +42,13 @@ def checked_file(path: str) -> str:
     ------
     OSError
         If an existing file cannot be that of a store; the error has the path and the reason.
+    ValueError
+        If the path is SQLite's name of a database in memory.
     """
+    if path == ":memory:":
+        raise ValueError(
+            "path must be that of a file, got ':memory:': for a store in memory, use DictMemoryStore"
+        )
     file = resolved(path)
     directory = os.path.dirname(file)
     if not os.path.isdir(directory):

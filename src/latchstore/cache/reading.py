@@ -431,7 +431,7 @@ def _codec_of(codec: str | Codec | None, owns_store: bool, traits: Traits | None
             f"codec={codec!r} on a store that processes share runs arbitrary code from its entries: anyone "
             f"who can {traits.access} can run code in every process that reads it; use 'json' or 'raw'",
             UserWarning,
-            stacklevel=4,
+            stacklevel=4,  # the caller of `Cache`, whose constructor is wrapped by `advising`
         )
     return ReferenceCodec() if isinstance(codec, str) and codec == "reference" else codec
 

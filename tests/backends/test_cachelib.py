@@ -40,6 +40,15 @@ class TestOptions:
         first.set("key", 1)
         assert second.get("key") == 1
 
+    def test_a_misspelt_one_is_refused_by_name(self) -> None:
+        wrong = r"^LatchstoreCache\(\) has no parameter 'thresold'; did you mean 'threshold'\?$"
+        with pytest.raises(TypeError, match=wrong):
+            LatchstoreCache(thresold=3)  # type: ignore[call-arg]
+
+    def test_a_cache_and_options_for_another_are_refused(self) -> None:
+        with pytest.raises(TypeError, match="give either cache or max_bytes, not both"):
+            LatchstoreCache(cache=Cache(codec="raw"), max_bytes=1000)
+
     def test_a_cache_with_another_codec_is_refused(self) -> None:
         with pytest.raises(ValueError, match="must have the codec 'raw'"):
             LatchstoreCache(cache=Cache(codec="json"))

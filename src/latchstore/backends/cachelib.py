@@ -6,12 +6,14 @@ Thread safety: that of the cache. The serializer is called with no lock held.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latchstore.backends import storing
+from latchstore.cache.policies import EvictionPolicy
 from latchstore.cache.shared import Cache
+from latchstore.contract.arguments import advising, given
 from latchstore.contract.extras import missing_extra
 
 try:
@@ -19,6 +21,9 @@ try:
     from cachelib.serializers import BaseSerializer, SimpleSerializer
 except ImportError as error:
     raise missing_extra("latchstore.backends.cachelib", "cachelib", "flask", error) from error
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 
 class LatchstoreCache(BaseCache):
@@ -42,9 +47,8 @@ class LatchstoreCache(BaseCache):
         Valkey server, as ``redis://host:6379/0?namespace=pages``. Without it the new cache is in memory. The
         serializer unpickles the stored data: anyone who can write to the file or the server can run code in
         these processes.
-    **options
-        Options of the new cache: ``max_bytes``, ``idle``, ``policy`` and ``clock``, as for
-        `latchstore.Cache`.
+    max_bytes, idle, policy, clock
+        Options of the new cache, as for `latchstore.Cache`.
 
     Attributes
     ----------
@@ -60,6 +64,7 @@ class LatchstoreCache(BaseCache):
 
     serializer: BaseSerializer = SimpleSerializer()
 
+    @advising
     def __init__(
         self,
         threshold: int | None = 500,
@@ -68,8 +73,12 @@ class LatchstoreCache(BaseCache):
         *,
         cache: Cache | None = None,
         path: str | os.PathLike[str] | None = None,
-        **options: Any,
+        max_bytes: int | None = None,
+        idle: Seconds | None = None,
+        policy: str | Callable[[], EvictionPolicy] | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        options = given(max_bytes=max_bytes, idle=idle, policy=policy, clock=clock)
         BaseCache.__init__(self, default_timeout, ignore_delete_many_errors)
         if threshold == 0:
             threshold = 500
@@ -79,6 +88,8 @@ class LatchstoreCache(BaseCache):
             cache = Cache(max_entries=threshold, codec="raw", **options)
         elif path is not None:
             raise TypeError("give either cache or path, not both: a given cache has its own store")
+        elif options:
+            raise TypeError(f"give either cache or {', '.join(options)}, not both")
         self.cache: Cache = storing.checked_cache(cache)
 
     def get(self, key: str) -> Any:

@@ -147,7 +147,7 @@ class TestConstruction:
             DictMemoryStore(EventManager(), **arguments)
 
     def test_all_but_the_event_manager_go_by_name(self) -> None:
-        with pytest.raises(TypeError, match="positional"):
+        with pytest.raises(TypeError, match="takes event_manager by position, got 2 arguments"):
             DictMemoryStore(EventManager(), ["name"])  # type: ignore[call-arg]
 
     def test_the_lock_timeout_is_kept(self) -> None:

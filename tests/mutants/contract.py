@@ -7,10 +7,11 @@ Thread safety: as what they break, as a rule without it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from latchstore import EventManager, TransactionConflictError
+from latchstore import EventManager, TransactionConflictError, WaitTimeoutError
 from latchstore.contract.mapping import StoreMapping
 from latchstore.delivery.dispatcher import EventDispatcher
 from latchstore.engine.attempts import Attempt
@@ -315,6 +316,30 @@ def key_looked_for_before_the_watch() -> None:
         if not self.exists(key):
             with self.watch(key) as changes:
                 changes.get(timeout)
+        return self.get(key)
+
+
+@mutant("waiting")
+def key_looked_for_outside_the_condition() -> None:
+    """Who waits for a key looks for it before it holds the condition that writes notify."""
+
+    @replaces(DictMemoryStore, "__init__")
+    def initialise(original: Any, self: Any, *args: Any, **options: Any) -> None:
+        original(self, *args, **options)
+        self.changed = threading.Condition()
+
+    @replaces(DictMemoryStore, "from_bytes")
+    def from_bytes(original: Any, self: Any, key: str, *args: Any, **options: Any) -> None:
+        original(self, key, *args, **options)
+        with self.changed:
+            self.changed.notify_all()
+
+    @replaces(DictMemoryStore, "wait_for_key")
+    def wait_for_key(original: Any, self: Any, key: str, timeout: Any = 30.0) -> Any:
+        while not self.exists(key):
+            with self.changed:
+                if not self.changed.wait(timeout):
+                    raise WaitTimeoutError(f"no {key!r} after {timeout} s")
         return self.get(key)
 
 

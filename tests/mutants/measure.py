@@ -152,7 +152,7 @@ def _print_to(pipe: Connection, command: list[str], by_processor: bool) -> None:
     if by_processor:
         # What else the machine does makes no difference then. Schedules run one thread at a time.
         clock: Any = SimpleNamespace(monotonic=time.process_time, monotonic_ns=time.monotonic_ns)
-        campaign.time = clock
+        vars(campaign)["time"] = clock
     with contextlib.redirect_stdout(printed):
         try:
             run_command(command)

@@ -13,7 +13,7 @@ import pytest
 
 from latchstore import AbstractStore, DictMemoryStore, EventManager, SqliteStore
 from latchstore.stress.history import History, Operation, Outcome
-from latchstore.stress.native import run_native
+from latchstore.stress.native import WorkerError, run_native
 from latchstore.stress.verdict import VALID
 from latchstore.stress.workloads import WORKLOADS, store_for
 from latchstore.stress.workloads.stages import ReplaceModel, check_replacements, check_stages
@@ -50,6 +50,28 @@ def test_a_mapping_can_read_what_is_there_from_the_beginning() -> None:
     store = store_for(workload, our_store)
     history = run_native(store, [workload], threads=3, operations=30, seed=7, switch_interval=1e-6)
     assert {operation.outcome for operation in history.operations} == {"ok"}
+
+
+class WokenTooEarly(DictMemoryStore):
+    """Raises what it would if it read the key that it waits for before the key is there."""
+
+    def wait_for_key(self, key: str, timeout: Any = 30.0) -> Any:
+        raise KeyError(key)
+
+
+class RefusesWrites(DictMemoryStore):
+    """Raises what no store may raise."""
+
+    def from_bytes(self, *arguments: Any, **options: Any) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"), [(WokenTooEarly, "KeyError"), (RefusesWrites, "ZeroDivisionError")]
+)
+def test_errors_of_a_wait_and_of_the_thread_that_ends_it_are_told(broken: Any, error: str) -> None:
+    with pytest.raises(WorkerError, match=error):
+        run_native(broken(EventManager()), [WORKLOADS["waiting"]()], threads=3, operations=200, seed=7)
 
 
 #: They look at all that a store holds, or need one that is made with options or shared.

@@ -357,10 +357,10 @@ class _Mix:
         """
         if chance.random() < _FOCUSED:
             key = chance.choice(_KEYS)
-            load, others = ("get_or_load", _OF_OTHERS)
-            if key == _MEMO_KEY:
-                load, others = ("call memoized", _OF_MEMOIZED)
-            return cls({load: 4, "get": 2, **dict.fromkeys(chance.sample(_CHANGES + others, 2), 3)}, [key])
+            is_memoized = key == _MEMO_KEY
+            load = "call memoized" if is_memoized else "get_or_load"
+            changes = (*_CHANGES, *(_OF_MEMOIZED if is_memoized else _OF_OTHERS))
+            return cls({load: 4, "get": 2, **dict.fromkeys(chance.sample(changes, 2), 3)}, [key])
         kinds = dict.fromkeys(chance.sample(tuple(_SINGLE), _FEW), 1)
         kinds["get_or_load"] = 2
         if chance.random() < 0.7:

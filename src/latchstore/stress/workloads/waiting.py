@@ -26,54 +26,62 @@ _PATIENCE = 8.0
 _TRIES = 1_000
 
 _WAYS = ("wait_for_key", "wait_for", "watch and get")
-_IN_TIME, _LATE, _NEVER, _REFUSED = "in time", "when the time was over", "never", "refused"
+_IN_TIME, _LATE, _NEVER = "in time", "when the time was over", "never"
 
 
 class _HandOver:
-    """Waits for a key in another thread, and sets it meanwhile."""
+    """Waits for a key that another thread sets meanwhile.
 
-    __slots__ = ("_found", "argument", "key", "name")
+    The wait is the operation, so that strategies stop it in its middle.
+    """
+
+    __slots__ = ("_error", "_is_set", "argument", "key", "name")
 
     def __init__(self, name: str, key: str) -> None:
         self.name = name
         self.key = key
         self.argument = None
-        self._found = _REFUSED
+        self._is_set = False
+        # What the store must not raise, in the other thread.
+        self._error: Exception | None = None
 
     def run(self, store: Any) -> str:
-        """Return when the other thread found the key."""
-        waiter = threading.Thread(target=self._find, args=(store,), daemon=True)
-        waiter.start()
+        """Return when the key was found."""
+        setter = threading.Thread(target=self._set, args=(store,), daemon=True)
+        setter.start()
         try:
-            self._set(store)
-            waiter.join()
+            found = self._find(store)
         finally:
-            # An exception from outside may have come; set the key, so that the other thread ends its wait.
-            self._set(store)
-        if self._found == _REFUSED:
+            setter.join()
+        if self._error is not None:
+            raise self._error
+        if not self._is_set:
             raise RolledBackError
-        return self._found
+        return found
 
     def _set(self, store: AbstractStore) -> None:
         for _ in range(_TRIES):
             try:
-                if not store.exists(self.key):
-                    store.from_bytes(self.key, b"")
-                return
+                store.from_bytes(self.key, b"")
             except StoreError:
                 time.sleep(0.001)
-        raise RolledBackError
+            except Exception as error:
+                self._error = error
+                return
+            else:
+                self._is_set = True
+                return
 
-    def _find(self, store: Any) -> None:
+    def _find(self, store: Any) -> str:
         begun = time.monotonic()
         try:
             self._wait(store)
         except WaitTimeoutError:
-            self._found = _NEVER
-        except StoreError:
-            return  # for example as the store was closed
-        else:
-            self._found = _IN_TIME if time.monotonic() - begun < _PATIENCE else _LATE
+            return _NEVER
+        except StoreError as error:
+            # For example as the store was closed.
+            raise RolledBackError from error
+        return _IN_TIME if time.monotonic() - begun < _PATIENCE else _LATE
 
     def _wait(self, store: Any) -> None:
         match self.name:
@@ -106,6 +114,7 @@ class Waiting(PlainWorkload):
     """Threads that wait for a key while another sets it: no wake-up is lost."""
 
     name = "waiting"
+    weight = 4
     in_tasks = False
     # It starts threads; after an interruption `threading.Thread.start` may hang.
     left_out_with: ClassVar[Collection[str]] = ("async",)

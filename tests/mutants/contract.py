@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from latchstore import EventManager, TransactionConflictError, WaitTimeoutError
@@ -34,9 +35,10 @@ def uncommitted_keys_counted() -> None:
         added: set[str] = set()
         for route in list(table.routes.values()):
             batch: Any = route.batch
-            if batch is not None:
-                # Copied by one call, as the thread of the block goes on.
-                added.update(key for key, _ in list(batch.edits()) if batch.current(key) is not None)
+            # The thread of the block goes on meanwhile; if it writes, this one is left out.
+            with suppress(RuntimeError):
+                if batch is not None:
+                    added.update(key for key, _ in list(batch.edits()) if batch.current(key) is not None)
         return len(added.union(list(table.entries)))
 
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.schedules import TIMEOUT, in_another_thread
 
 pytest.importorskip("fcntl")
 
+from latchstore.contract.file_locks import WRITER_LOCK
 from latchstore.sqlite.writer_lock import Hold, WriterLock
 
 
@@ -151,6 +153,78 @@ def test_who_waits_gets_it(lock: WriterLock, other: Other) -> None:
     other.start("acquire theirs")
     hold.release()
     assert other.answer() == "done"
+
+
+def wait_for_mark(path: str) -> None:
+    """Return when one has waited so long for the lock that it is to be the next."""
+    record = os.stat(path + WRITER_LOCK).st_size
+    end = time.monotonic() + TIMEOUT
+    while os.stat(path + WRITER_LOCK).st_size == record:
+        assert time.monotonic() < end
+        time.sleep(0)
+
+
+def test_who_has_waited_for_long_is_the_next(lock: WriterLock, path: str, other: Other) -> None:
+    for _ in range(3):
+        hold = lock.acquire("mine", 0)
+        other.start("acquire theirs")
+        wait_for_mark(path)
+        hold.release()
+        with pytest.raises(LockTimeoutError, match="no write lock in 0 s"):
+            lock.acquire("mine again", 0)
+        assert other.answer() == "done"
+        assert other.do("release") == "done"
+        lock.acquire("mine again", 0).release()
+
+
+def test_a_killed_process_is_not_the_next(lock: WriterLock, path: str, other: Other) -> None:
+    hold = lock.acquire("mine", 0)
+    size = os.stat(path + WRITER_LOCK).st_size
+    other.start("acquire theirs")
+    wait_for_mark(path)
+    other.kill()
+    hold.release()
+    lock.acquire("mine again", 0).release()
+    assert os.stat(path + WRITER_LOCK).st_size == size
+
+
+def test_a_stopped_process_keeps_nobody_waiting(lock: WriterLock, path: str, other: Other) -> None:
+    hold = lock.acquire("mine", 0)
+    other.start("acquire theirs")
+    wait_for_mark(path)
+    os.kill(other.pid, signal.SIGSTOP)
+    os.waitpid(other.pid, os.WUNTRACED)
+    hold.release()
+    lock.acquire("mine again", TIMEOUT).release()
+    lock.acquire("and again", 0).release()
+    os.kill(other.pid, signal.SIGCONT)
+    assert other.answer() == "done"
+
+
+def test_a_signal_handler_does_not_wait_for_its_own_thread_to_be_the_next(
+    lock: WriterLock, path: str, other: Other
+) -> None:
+    heard: list[str] = []
+
+    def handler(number: int, frame: Any) -> None:
+        heard.append(other.do("release"))
+        lock.acquire("in the handler", 0).release()
+        heard.append("acquired")
+
+    def strike() -> None:
+        wait_for_mark(path)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    other.do("acquire theirs")
+    before = signal.signal(signal.SIGUSR1, handler)
+    thread = threading.Thread(target=strike)
+    try:
+        thread.start()
+        lock.acquire("mine", TIMEOUT).release()
+    finally:
+        thread.join(TIMEOUT)
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == ["done", "acquired"]
 
 
 def test_nothing_is_lost_between_processes_and_threads(path: str) -> None:

@@ -12,12 +12,19 @@
    it.
 4. A forked child has copies of the open files, which keep the parent's lock until the child closes them.
    Programs that are started do not inherit them.
-5. A wait polls, as ``flock`` has no timeout. A signal handler or finalizer in the middle of an operation of
+5. A wait polls, as ``flock`` has no timeout. So that a process which writes in a loop does not get the lock
+   each time, one that has waited for a moment makes the file one byte longer, and locks that byte until it
+   has the lock or gives up (``F_OFD_SETLK``, a lock of the open file like that of ``flock``; Linux only).
+   Whoever acquires the lock sees the length by the `fstat` of rule 3, and releases the lock again while the
+   byte is locked by another open file. If it is not, its process has ended; if the other one does not take
+   the lock for a moment, it may be stopped: then the length is reset.
+6. A signal handler or finalizer in the middle of an operation of
    its own thread on the lock does not wait for itself; it is refused.
-6. The holder writes its identification into the file, for error messages of others. That may fail, or be that
+7. The holder writes its identification into the file, for error messages of others. That may fail, or be that
    of the previous holder for a moment: nothing else depends on it.
 
-Thread safety: any number of threads and processes may acquire at the same time; their order is undefined.
+Thread safety: any number of threads and processes may acquire at the same time; their order is undefined, but
+the one that has marked the file is the next.
 """
 
 from __future__ import annotations
@@ -44,6 +51,12 @@ from latchstore.engine.owner import Writer
 _FIRST_PAUSE = 0.000_1
 _LONGEST_PAUSE = 0.003
 
+#: Seconds after which a waiting thread is to be the next.
+_PATIENCE = 0.05
+
+#: Seconds after which a thread does not wait for the next one any more: that one may be stopped.
+_GRACE = 0.1
+
 _TRY = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 #: The holder's identification: a mark, process, begin, and a text with thread and purpose.
@@ -51,6 +64,11 @@ _FACTS = struct.Struct("<8sqd")
 _MARK = b"latched\0"
 _TEXT = 488
 _RECORD = _FACTS.size + _TEXT
+
+#: The byte after the identification, as ``struct flock``: kind of the lock, origin, begin, length, process.
+_FLOCK = struct.Struct("hhqqi0q")
+_BYTE = os.SEEK_SET, _RECORD, 1, 0
+_HAS_OFD_LOCKS = sys.platform == "linux"
 
 
 class _LockFile(OpenFile):
@@ -64,12 +82,15 @@ class _LockFile(OpenFile):
         Result of `fileno` while it is open.
     tries, taken : bool
         Whether the thread is in the middle of a call to the kernel, and whether that acquired the lock.
+    is_next : bool
+        Whether it has locked the byte of the next one.
     """
 
     ident = 0
     descriptor = -1
     tries = False
     taken = False
+    is_next = False
 
 
 class Hold:
@@ -197,8 +218,12 @@ class WriterLock:
     def _take(self, file: _LockFile, purpose: str, timeout: float) -> bool:
         """Wait for the lock; return whether the file is the one that all processes lock."""
         file.ident = get_ident()
-        left, pause = timeout, _FIRST_PAUSE
-        while not self._try(file):
+        left, pause, waited = timeout, _FIRST_PAUSE, 0.0
+        while True:
+            if self._try(file):
+                status = os.fstat(file.descriptor)
+                if status.st_size <= _RECORD or self._keeps(file, waited):
+                    return status.st_nlink > 0
             if self._is_own(file):
                 raise LockTimeoutError(
                     f"{purpose}: this thread is already writing ({self._describe(file)}) and would wait for "
@@ -210,8 +235,41 @@ class WriterLock:
                 pause = min(pause, left)
                 left = max(0.0, left - pause)
             time.sleep(pause)
+            waited += pause
+            if waited >= _PATIENCE:
+                self._ask(file)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        return os.fstat(file.descriptor).st_nlink > 0
+
+    def _keeps(self, file: _LockFile, waited: float) -> bool:
+        """Release the acquired lock if another one is the next; otherwise reset the length of the file."""
+        own = [other for other in self._others(file) if other.ident == file.ident and other.is_next]
+        if own:
+            return True  # a signal handler or finalizer in the middle of the wait
+        descriptor = file.descriptor
+        with suppress(OSError):
+            if not file.is_next and waited < _GRACE and _is_locked(descriptor):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                file.taken = file.tries = False
+                return False
+            os.ftruncate(descriptor, _RECORD)
+            if file.is_next:
+                _lock_byte(descriptor, fcntl.F_UNLCK)
+        file.is_next = False
+        return True
+
+    def _ask(self, file: _LockFile) -> None:
+        """Mark the file as the next one to be locked, unless another one is; repeated, as marks are reset."""
+        if not _HAS_OFD_LOCKS:
+            return
+        if not file.is_next:
+            file.is_next = True  # before: as in `_try`
+            try:
+                _lock_byte(file.descriptor, fcntl.F_WRLCK)
+            except OSError:
+                file.is_next = False  # another one is the next
+                return
+        with suppress(OSError):
+            os.ftruncate(file.descriptor, _RECORD + 1)
 
     def _try(self, file: _LockFile) -> bool:
         """Make one call to the kernel."""
@@ -228,13 +286,12 @@ class WriterLock:
 
     def _is_own(self, file: _LockFile) -> bool:
         """Return whether this thread holds the lock, or may hold it."""
-        for reference in list(self._live):
-            other = reference()
-            if other is None or other is file or other.closed:
-                continue
-            if other.ident == file.ident and (other.taken or other.tries):
-                return True
-        return False
+        return any(other.ident == file.ident and (other.taken or other.tries) for other in self._others(file))
+
+    def _others(self, file: _LockFile) -> list[_LockFile]:
+        """Return the other open files."""
+        others = [reference() for reference in list(self._live)]
+        return [other for other in others if other is not None and other is not file and not other.closed]
 
     def _write_down(self, file: _LockFile, purpose: str) -> None:
         record = _FACTS.pack(_MARK, os.getpid(), time.time()) + _text_of(this_thread.thread.name, purpose)
@@ -275,6 +332,19 @@ class WriterLock:
             file = reference()
             if file is not None:
                 file.close()
+
+
+def _lock_byte(descriptor: int, kind: int) -> None:
+    """Lock or unlock the byte; OSError if another open file has locked it."""
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, *_BYTE))
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Return whether another open file has locked the byte."""
+    if not _HAS_OFD_LOCKS:
+        return False
+    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, *_BYTE))
+    return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def _holder_in(record: bytes) -> Writer | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from latchstore.stress.recorder import StepRecorder
     from latchstore.stress.scheduler import Scheduler
 
-# In CPython 3.12 the first trace of a process is called for no bytecode unless a frame has asked before
+# In CPython 3.12 the first trace of a process gets no events of bytecodes unless a frame has asked before
 # (python/cpython#114480).
 sys._getframe().f_trace_opcodes = True
 

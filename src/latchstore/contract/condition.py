@@ -30,10 +30,8 @@ def equal(held: Any, wanted: Any) -> bool:
 
 def fits(value: Any, wanted: Any) -> bool:
     """Return whether a value matches a condition, or equals a plain value; exceptions as in `equal`."""
-    if not isinstance(wanted, Condition):
-        return equal(value, wanted)
     try:
-        return bool(wanted.matches(value))
+        return bool(wanted.matches(value)) if isinstance(wanted, Condition) else equal(value, wanted)
     except (MemoryError, RecursionError):
         raise
     except Exception:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from latchstore.contract.arguments import checked_iterable
@@ -86,16 +86,21 @@ class In(FrozenCondition):
     ['b', 'c']
     """
 
-    __slots__ = ("values",)
+    __slots__ = ("_compare", "values")
     _positional = ("values",)
 
     values: tuple[Any, ...]
+    _compare: Callable[[Any, Any], bool]
 
     def __init__(self, values: Iterable[Any]) -> None:
-        self._freeze(values=tuple(checked_iterable(values, "values")))
+        found = tuple(checked_iterable(values, "values"))
+        # hot path: plain values need no look for conditions.
+        compare = fits if any(issubclass(type(each), Condition) for each in found) else equal
+        self._freeze(values=found, _compare=compare)
 
     def matches(self, value: Any) -> bool:
-        return any(value is each or fits(value, each) for each in self.values)
+        compare = self._compare
+        return any(value is each or compare(value, each) for each in self.values)
 
     def __repr__(self) -> str:
         return f"In({list(self.values)!r})"

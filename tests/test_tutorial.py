@@ -27,6 +27,8 @@ ROOT = FOLDER.parents[1]
 @pytest.mark.parametrize("page", PAGES)
 def test_it_can_be_followed(page: str, tmp_path: Path) -> None:
     pytest.importorskip(PAGES[page])
+    if page == "proving-your-class.md" and sys.version_info[:2] != (3, 11):
+        pytest.skip("threads are switched at bytecodes, so the same seed shows the race by other calls")
     with ExitStack() as ends:
         reader = Reader(tmp_path, ends)
         for block in blocks(page):

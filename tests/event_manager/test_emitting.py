@@ -25,7 +25,7 @@ from tests.event_manager.listeners import TIMEOUT, Calls, OtherEvent, Owner
 class TestEmit:
     def test_needs_an_event(self, manager: EventManager) -> None:
         for block in (True, False):
-            with pytest.raises(TypeError, match=r"^event must be a BaseEvent, got 5$"):
+            with pytest.raises(TypeError, match=r"^event must be a BaseEvent, got int 5$"):
                 manager.emit(5, block)  # type: ignore[arg-type]
 
     def test_mark_as_handled_stops_later_listeners(self, manager: EventManager, calls: Calls) -> None:

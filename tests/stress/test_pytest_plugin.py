@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -59,9 +60,15 @@ def test_bad_{number}(linearizable_store):
 Done = subprocess.CompletedProcess[str]
 
 
-def run(directory: Path, *words: str) -> Done:
+def run(directory: Path, *words: str, **variables: str) -> Done:
     return subprocess.run(
-        [sys.executable, *words], cwd=directory, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *words],
+        cwd=directory,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -101,7 +108,9 @@ def test_a_wrong_store_fails_with_the_command_that_shows_it_again(directory: Pat
     (again,) = {line for line in done.stdout.splitlines() if line.startswith("again: ")}
     assert "--store test_stores:NoIsolation --workload bank --schedule random" in again
     assert "Traceback" not in done.stdout
-    shown = run(directory, *again.removeprefix("again: python ").split())
+    # With PYTHONHASHSEED before it where that is set.
+    variables, _, words = again.removeprefix("again: ").partition("python ")
+    shown = run(directory, *words.split(), **dict(each.split("=") for each in variables.split()))
     assert shown.returncode == 1, shown.stderr
     assert "bank: sum: invalid: " in shown.stdout
 

@@ -117,12 +117,11 @@ class Publisher:
         ):
             event = StoreTransactionEndEvent(self._source(), transaction=info, state="done")
             deliveries.append(EventDelivery(self._manager, event))
-        late = late_of(changes)
-        # hot path: of a single change only its own class is asked about.
-        if (len(late) == 1 or has_listeners(MODIFICATION_EVENTS)) and any(
-            map(has_listeners, map(event_class_of, late))
-        ):
-            deliveries.append(CommitDelivery(self._manager, self._source(), late, revision, info))
+        # Changes of the log are not decoded for listeners to ends of transactions alone.
+        if has_listeners(MODIFICATION_EVENTS):
+            late = late_of(changes)
+            if any(map(has_listeners, map(event_class_of, late))):
+                deliveries.append(CommitDelivery(self._manager, self._source(), late, revision, info))
         return deliveries
 
     def publish(

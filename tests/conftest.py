@@ -23,6 +23,12 @@ settings.register_profile("random", deadline=None, derandomize=False, max_exampl
 settings.load_profile("latchstore")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores: many tests wait for servers and for other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_finish() -> None:
     """Leave what was collected out of the collector's rounds: some tests call it often."""
     gc.freeze()

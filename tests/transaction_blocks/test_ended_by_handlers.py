@@ -53,3 +53,32 @@ def test_an_outer_block_may_be_ended_at_any_call_of_a_nested_one(end: str, optim
         if not handler.called:
             break
     assert place > 20
+
+
+@pytest.mark.parametrize("optimistic", [False, True])
+def test_a_block_in_the_middle_may_be_ended_at_any_call_of_a_nested_one(optimistic: bool) -> None:
+    place = 0
+    while True:
+        place += 1
+        store = DictMemoryStore(EventManager(), lock_timeout=0.0)
+        with store.transaction(optimistic=optimistic) as outermost:
+            block = store.transaction()
+            # As the finalizer of a generator ends the block that it has: nested ones may be open.
+            handler = Handler(place, lambda block=block: block.__exit__(GeneratorExit, None, None))
+            with suppress(TransactionClosedError), block:
+                block.set("middle", (b"", {}))
+                sys.setprofile(handler)
+                try:
+                    with store.transaction() as nested:
+                        nested.set("nested", (b"", {}))
+                finally:
+                    sys.setprofile(None)
+            assert store.current_transaction() is outermost
+            store.set("outermost", (b"", {}))
+        check_idle(store)
+        assert store.exists("outermost")
+        assert store.exists("middle") != handler.called
+        store.close()
+        if not handler.called:
+            break
+    assert place > 20

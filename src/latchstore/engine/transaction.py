@@ -341,10 +341,14 @@ class Transaction(BatchStore):
                 self._end_inner_blocks(innermost)
             # The engine removes the route of the outermost block, with the commit or after it.
             if outer is not None and innermost is not None and innermost.claim is claim:
-                if outer._route is None:  # a signal handler or finalizer has ended it
-                    routes.forget(claim)
+                ident = claim.ident
+                while outer is not None and outer._route is None:
+                    outer = outer._outer  # a signal handler or finalizer has ended the one between
+                # No call between the look and the place, in which one may end it.
+                if outer is not None and (above := outer._route) is not None:
+                    routes[ident] = above
                 else:
-                    routes.place(claim, outer._route)
+                    routes.forget(claim)
         return batch
 
     def _end_inner_blocks(self, innermost: Route | None) -> None:

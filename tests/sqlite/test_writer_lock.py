@@ -201,6 +201,50 @@ def test_a_stopped_process_keeps_nobody_waiting(lock: WriterLock, path: str, oth
     assert other.answer() == "done"
 
 
+def test_a_stopped_process_is_passed_over_by_those_that_do_not_wait(
+    lock: WriterLock, path: str, other: Other
+) -> None:
+    hold = lock.acquire("mine", 0)
+    other.start("acquire theirs")
+    wait_for_mark(path)
+    os.kill(other.pid, signal.SIGSTOP)
+    os.waitpid(other.pid, os.WUNTRACED)
+    hold.release()
+    end = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            lock.acquire("mine again", 0).release()
+            break
+        except LockTimeoutError:
+            assert time.monotonic() < end
+
+
+def test_who_was_the_next_makes_room_for_another_one(
+    lock: WriterLock, path: str, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert other.do("acquire theirs") == "done"
+    marked = threading.Event()
+    truncate = os.ftruncate
+
+    def mark_and_reset(descriptor: int, length: int) -> None:
+        truncate(descriptor, length)
+        truncate(descriptor, length - 1)  # as a process does that has waited longer
+        marked.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", mark_and_reset)
+        thread = threading.Thread(target=lambda: lock.acquire("mine", TIMEOUT).release())
+        thread.start()
+        assert marked.wait(TIMEOUT)
+        assert other.do("release") == "done"
+        thread.join(TIMEOUT)
+    hold = lock.acquire("mine again", 0)
+    other.start("acquire theirs")
+    wait_for_mark(path)
+    hold.release()
+    assert other.answer() == "done"
+
+
 def test_a_signal_handler_does_not_wait_for_its_own_thread_to_be_the_next(
     lock: WriterLock, path: str, other: Other
 ) -> None:

@@ -16,8 +16,8 @@
    each time, one that has waited for a moment makes the file one byte longer, and locks that byte until it
    has the lock or gives up (``F_OFD_SETLK``, a lock of the open file like that of ``flock``; Linux only).
    Whoever acquires the lock sees the length by the `fstat` of rule 3, and releases the lock again while the
-   byte is locked by another open file. If it is not, its process has ended; if the other one does not take
-   the lock for a moment, it may be stopped: then the length is reset.
+   byte is locked by another open file. If it is not, its process has ended; if nobody takes the lock for a
+   moment after that, the other one may be stopped: then the length is reset.
 6. A signal handler or finalizer in the middle of an operation of
    its own thread on the lock does not wait for itself; it is refused.
 7. The holder writes its identification into the file, for error messages of others. That may fail, or be that
@@ -54,7 +54,7 @@ _LONGEST_PAUSE = 0.003
 #: Seconds after which a waiting thread is to be the next.
 _PATIENCE = 0.05
 
-#: Seconds after which a thread does not wait for the next one any more: that one may be stopped.
+#: Seconds that the lock is left to the next one, which may be stopped.
 _GRACE = 0.1
 
 _TRY = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -140,6 +140,8 @@ class WriterLock:
         self._spare: list[_LockFile] = []
         # All open files, for re-entry and forks.
         self._live: set[weakref.ref[_LockFile]] = set()
+        # The identification of the holder before the lock was left to the next one, and when that was first.
+        self._left: tuple[bytes, float] = (b"", 0.0)
 
     def acquire(self, purpose: str, timeout: float) -> Hold:
         """Wait until the lock is free, and acquire it.
@@ -222,7 +224,8 @@ class WriterLock:
         while True:
             if self._try(file):
                 status = os.fstat(file.descriptor)
-                if status.st_size <= _RECORD or self._keeps(file, waited):
+                # The length may have been reset since this one has marked the file.
+                if (status.st_size <= _RECORD and not file.is_next) or self._keeps(file):
                     return status.st_nlink > 0
             if self._is_own(file):
                 raise LockTimeoutError(
@@ -240,14 +243,14 @@ class WriterLock:
                 self._ask(file)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _keeps(self, file: _LockFile, waited: float) -> bool:
+    def _keeps(self, file: _LockFile) -> bool:
         """Release the acquired lock if another one is the next; otherwise reset the length of the file."""
         own = [other for other in self._others(file) if other.ident == file.ident and other.is_next]
         if own:
             return True  # a signal handler or finalizer in the middle of the wait
         descriptor = file.descriptor
         with suppress(OSError):
-            if not file.is_next and waited < _GRACE and _is_locked(descriptor):
+            if not file.is_next and _is_locked(descriptor) and self._leaves_it(descriptor):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
                 file.taken = file.tries = False
                 return False
@@ -256,6 +259,14 @@ class WriterLock:
                 _lock_byte(descriptor, fcntl.F_UNLCK)
         file.is_next = False
         return True
+
+    def _leaves_it(self, descriptor: int) -> bool:
+        """Return whether the next one has time yet to take the lock."""
+        holder, (before, since) = os.pread(descriptor, _RECORD, 0), self._left
+        now = time.monotonic()
+        if holder != before:
+            self._left, since = (holder, now), now
+        return now < since + _GRACE
 
     def _ask(self, file: _LockFile) -> None:
         """Mark the file as the next one to be locked, unless another one is; repeated, as marks are reset."""

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 import pytest
 
 from latchstore import DictMemoryStore, EventManager, TransactionClosedError
 from latchstore.engine.inspection import check_idle
-
-
-class Handler:
-    """Calls something once, at one of the calls and returns that the calling thread makes."""
-
-    def __init__(self, place: int, call: Callable[[], object]) -> None:
-        self._left = place
-        self._call = call
-        self.called = False
-
-    def __call__(self, frame: Any, event: str, argument: object) -> None:
-        self._left -= 1
-        if not self._left:
-            sys.setprofile(None)
-            self.called = True
-            with suppress(TransactionClosedError):  # an inner block is open, or the block has ended
-                self._call()
+from tests.transaction_blocks.handlers import Handler
 
 
 @pytest.mark.parametrize("optimistic", [False, True])
@@ -64,7 +47,7 @@ def test_a_block_in_the_middle_may_be_ended_at_any_call_of_a_nested_one(optimist
         with store.transaction(optimistic=optimistic) as outermost:
             block = store.transaction()
             # As the finalizer of a generator ends the block that it has: nested ones may be open.
-            handler = Handler(place, lambda block=block: block.__exit__(GeneratorExit, None, None))
+            handler = Handler(place, partial(block.__exit__, GeneratorExit, None, None))
             with suppress(TransactionClosedError), block:
                 block.set("middle", (b"", {}))
                 sys.setprofile(handler)

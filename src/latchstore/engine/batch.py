@@ -66,8 +66,14 @@ class WriteBatch:
         if key not in self._edits:
             return self._beneath.entry(key)
         known = self._known
-        if key not in known:
-            known[key] = self._edits[key].revise(key, self._beneath.entry(key), self.revision, time.time())
+        while key not in known:
+            if key not in self._edits:
+                return self._beneath.entry(key)  # a signal handler or finalizer has rolled the edit back
+            edit = self._edits[key]
+            entry = edit.revise(key, self._beneath.entry(key), self.revision, time.time())
+            # No call between the look and the assignment, in which one may edit the key.
+            if key in self._edits and self._edits[key] is edit:
+                known[key] = entry
         return known[key]
 
     def entries_of(self, keys: list[str]) -> dict[str, Entry | None]:
@@ -90,17 +96,29 @@ class WriteBatch:
         if self._check is not None:
             self._check(key, edit)
         edits = self._edits
-        if key not in edits and edit.blind and self._undo is None:
+        if edit.blind and self._undo is None and key not in edits:
             edits[key] = edit  # hot path: most keys of a transaction are edited once and not read
             return
-        known = self._known
-        new = self._revised(key, edit) if key in known or not edit.blind else _NOTHING
+        while not self._put(key, edit):
+            pass
+
+    def _put(self, key: str, edit: Edit) -> bool:
+        """Add an edit; return False if a signal handler or finalizer has used the key meanwhile."""
+        edits, known = self._edits, self._known
         before = edits[key] if key in edits else _NOTHING
+        entry = known[key] if key in known else _NOTHING
+        new = _NOTHING if entry is _NOTHING and edit.blind else self._revised(key, edit)
+        combined = edit if before is _NOTHING else Combined(before, edit)
+        undo = [(key, before, known[key] if key in known else _NOTHING)]
+        # No calls from here on, so that none edits or reads the key in between.
+        if (edits[key] if key in edits else _NOTHING) is not before or (new is _NOTHING and key in known):
+            return False
         if self._undo is not None:
-            self._undo.append((key, before, known[key] if key in known else _NOTHING))
-        edits[key] = edit if before is _NOTHING else Combined(before, edit)
+            self._undo += undo
+        edits[key] = combined
         if new is not _NOTHING:
             known[key] = new
+        return True
 
     def put_all(self, edits: Iterable[tuple[str, Edit]]) -> None:
         """Add several edits in order."""

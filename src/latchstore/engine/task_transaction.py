@@ -8,7 +8,7 @@ that thread (`run_for`). Other tasks of the same thread do not use it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Thread, get_ident
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -16,7 +16,7 @@ from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
 from latchstore.engine.owner import Claim
 from latchstore.engine.tasks import current_task, task_reference
-from latchstore.engine.transaction import Host, Transaction, call_all
+from latchstore.engine.transaction import Functions, Host, Transaction, call_all
 
 if TYPE_CHECKING:
     from latchstore.engine.transactional_store import TransactionalStore
@@ -47,7 +47,7 @@ class TaskTransaction(Transaction):
         self._home_ident: int = get_ident()
         # The identifier of the thread that works for the task, or 0.
         self._working: int = 0
-        self._callbacks: Sequence[Callable[[], object]] = ()
+        self._callbacks: Functions = ()
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -83,7 +83,7 @@ class TaskTransaction(Transaction):
     def _call_back(self) -> None:
         """Keep the functions registered for this end, for `call_back`."""
         committed = self._outer is None and self.revision is not None
-        functions = list(self._after_commit if committed else self._after_rollback)
+        functions = self._after_commit if committed else self._after_rollback
         self._after_commit = self._after_rollback = ()
         if not self._kept:
             self._callbacks = functions
@@ -91,8 +91,9 @@ class TaskTransaction(Transaction):
 
 def call_back(transaction: TaskTransaction) -> None:
     """Call the functions registered for the end of a transaction that has ended, once."""
-    functions, transaction._callbacks = list(transaction._callbacks), ()
-    call_all(functions)
+    functions, transaction._callbacks = transaction._callbacks, ()
+    if functions:
+        call_all(functions)
 
 
 def task_transaction(store: TransactionalStore, notes: str, timeout: float | None) -> TaskTransaction:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
@@ -62,6 +62,9 @@ class Host(Protocol):
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         """Return a context manager that reports the progress of reading a stream."""
 
+
+#: What was registered with `on_commit` or `on_rollback`.
+Functions = list[Callable[[], object]] | tuple[()]
 
 #: For errors about functions of `on_commit` and `on_rollback`.
 _ADVICE = "a plain function that starts a task, such as loop.create_task"
@@ -139,8 +142,8 @@ class Transaction(BatchStore):
         self._ended_early = False
         self._forked = False
         # The functions of on_commit() and on_rollback().
-        self._after_commit: Sequence[Callable[[], object]] = ()
-        self._after_rollback: Sequence[Callable[[], object]] = ()
+        self._after_commit: Functions = ()
+        self._after_rollback: Functions = ()
 
     @property
     def revision(self) -> int | None:
@@ -409,9 +412,9 @@ class Transaction(BatchStore):
     def _call_back(self) -> None:
         """Call the functions registered for this end, once; drop the others, which may reference this."""
         committed = self._outer is None and self.revision is not None
-        functions = list(self._after_commit if committed else self._after_rollback)
+        functions = self._after_commit if committed else self._after_rollback
         self._after_commit = self._after_rollback = ()
-        if not self._kept:
+        if functions and not self._kept:
             call_all(functions)
 
     def _belongs_to_this_thread(self) -> bool:
@@ -460,14 +463,13 @@ class Transaction(BatchStore):
         return f"<{state} transaction {self.notes!r}>"
 
 
-def _extended(
-    functions: Sequence[Callable[[], object]], more: Sequence[Callable[[], object]]
-) -> Sequence[Callable[[], object]]:
+def _extended(functions: Functions, more: Functions) -> Functions:
     """Return both sequences joined; a list is extended in place, since there may be many functions."""
-    if isinstance(functions, list):
+    if functions:
         functions.extend(more)
         return functions
-    return list(more) if more else functions
+    # Not ``list(more)``: without memory CPython 3.11 and 3.12 keep what it was given, for ever.
+    return more[:]
 
 
 def call_all(functions: list[Callable[[], object]]) -> None:

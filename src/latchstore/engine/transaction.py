@@ -468,7 +468,7 @@ def _extended(functions: Functions, more: Functions) -> Functions:
     if functions:
         functions.extend(more)
         return functions
-    # Not ``list(more)``: without memory CPython 3.11 and 3.12 keep what it was given, for ever.
+    # Not ``list(more)``: without memory CPython 3.11 and 3.12 keep what it was given, forever.
     return more[:]
 
 

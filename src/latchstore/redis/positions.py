@@ -5,8 +5,8 @@ is the position of the value followed by the key of the entry. The order is that
 entries of equal values are ordered by key:
 
 1. A position is a byte for the rank, the value, and a zero as its end. A zero in the value is followed by
-   ``0xFF``, with which neither a key nor an item of a tuple begins. So a position is told from a longer one
-   that begins with it by the byte after it, and a prefix of a value sorts first.
+   ``0xFF``, with which neither a key nor an item of a tuple begins. So a position differs from a longer
+   one that begins with it in the byte after it, and a prefix of a value sorts first.
 2. A number is the greatest float that is not above it, and the rest: ten bytes, without trailing zeros. Equal
    numbers (``1``, ``1.0``, ``True``) have equal positions. Integers of more than 64 bits have ranks of their
    own below and above all others, and consist of their length and their bytes.

@@ -11,6 +11,10 @@ from typing import Any, ClassVar
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
+#: What decides nothing about the values that are compared: the thread is out of memory or stack. CPython makes
+#: a SystemError of memory that some functions written in C do not get.
+FAULTS: tuple[type[Exception], ...] = (MemoryError, RecursionError, SystemError)
+
 
 def equal(held: Any, wanted: Any) -> bool:
     """Compare two values by ``==``, which may run user code; return False if they cannot be compared.
@@ -21,8 +25,8 @@ def equal(held: Any, wanted: Any) -> bool:
     try:
         answer = held == wanted
         return not hasattr(type(answer), "__len__") and bool(answer)
-    except (MemoryError, RecursionError):
-        raise  # the thread is out of memory or stack; that decides nothing about the values
+    except FAULTS:
+        raise
     except Exception:
         logger.debug("a %s cannot be compared with a %s", type(held), type(wanted), exc_info=True)
         return False
@@ -32,7 +36,7 @@ def fits(value: Any, wanted: Any) -> bool:
     """Return whether a value matches a condition, or equals a plain value; exceptions as in `equal`."""
     try:
         return bool(wanted.matches(value)) if isinstance(wanted, Condition) else equal(value, wanted)
-    except (MemoryError, RecursionError):
+    except FAULTS:
         raise
     except Exception:
         logger.debug("a %s cannot be compared with a %s", type(value), type(wanted), exc_info=True)

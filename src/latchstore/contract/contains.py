@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from latchstore.contract.arguments import checked_iterable
-from latchstore.contract.condition import Condition, FrozenCondition, equal, fits
+from latchstore.contract.condition import FAULTS, Condition, FrozenCondition, equal, fits
 
 
 class Contains(Condition):
@@ -48,7 +48,7 @@ class Contains(Condition):
             return False
         try:
             return self.item in other
-        except (MemoryError, RecursionError):
+        except FAULTS:
             raise
         except Exception:
             # `in` of a set needs the hash of the item, which may be unhashable, and it fails with items that

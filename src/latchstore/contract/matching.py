@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from latchstore.contract.arguments import describe, exact_string
-from latchstore.contract.condition import Condition, fits
+from latchstore.contract.condition import FAULTS, Condition, fits
 from latchstore.contract.contains import In
 from latchstore.contract.ordering import Item, Ordered
 from latchstore.contract.ranges import Above, Below, Between, Prefix
@@ -95,8 +95,8 @@ def _holds(held: Any, wanted: Any) -> bool:
         return bool(wanted.matches(held))
     try:
         value = held if is_immutable(held) else copy.deepcopy(held)
-    except (MemoryError, RecursionError):
-        raise  # see `equal`
+    except FAULTS:
+        raise
     except Exception:
         logger.debug("a %s cannot be copied to be compared", type(held), exc_info=True)
         return False

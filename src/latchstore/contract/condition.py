@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: What decides nothing about the values that are compared: the thread is out of memory or stack. CPython makes
-#: a SystemError of memory that some functions written in C do not get.
+#: What decides nothing about the values that are compared: the thread is out of memory or stack.
+#: CPython raises SystemError where some functions written in C get no memory.
 FAULTS: tuple[type[Exception], ...] = (MemoryError, RecursionError, SystemError)
 
 

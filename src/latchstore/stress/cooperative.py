@@ -92,7 +92,7 @@ class CooperativeLock:
         if task is None:
             return self._acquire_outside(blocking and timeout < 0)
         scheduler = task.scheduler
-        scheduler.point(task)
+        scheduler.point_at_lock(task)
         deadline = None if timeout < 0 else scheduler.clock() + timeout
         while self.holder is not None:
             left = None if deadline is None else deadline - scheduler.clock()
@@ -120,7 +120,7 @@ class CooperativeLock:
             holder.scheduler.wake(self)
         task = current_task()
         if task is not None:
-            task.scheduler.point(task)
+            task.scheduler.point_at_lock(task)
 
     def locked(self) -> bool:
         """Return whether the lock is held."""

@@ -112,6 +112,12 @@ class HelperTurns:
         self._end_turn_at(self._strategy.operation_ended(task, self.now))
         self.point(task)
 
+    def point_at_lock(self, task: Task) -> None:
+        """Have a point before the acquisition of a lock, or after its release."""
+        if not self.free:
+            self._end_turn_at(self._strategy.at_lock(self.now))
+        self.point(task)
+
     def _end_turn_at(self, end: float | None) -> None:
         if end is not None and not self.free:
             self._ask_at(min(end, self._limit + 1))

@@ -82,6 +82,9 @@ class Strategy(Protocol):
     def operation_ended(self, task: Task, now: int) -> float | None:
         """Return another end of the turn, as its task has ended an operation; None: unchanged."""
 
+    def at_lock(self, now: int) -> float | None:
+        """Return another end of the turn, before a lock is acquired or after a release; None: unchanged."""
+
     def started(self, task: Task) -> None:
         """Get notified of a new task."""
 

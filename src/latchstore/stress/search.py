@@ -23,6 +23,7 @@ from latchstore.stress.scheduler import Strategy
 from latchstore.stress.shrinking import fewer_calls, fewer_switches, first_failure
 from latchstore.stress.strategies import (
     AtRandom,
+    OneByOne,
     Priorities,
     Replay,
     Schedule,
@@ -53,15 +54,15 @@ _POINTS_OF_A_START = 2_000
 _SHORTEST = 20
 
 #: The default number of operations of each thread in a schedule gives it about this many points, within these
-#: bounds.
+#: bounds, unless its workload has its own.
 _POINTS_OF_A_SCHEDULE = 8_000
 _FEWEST, _MOST = 4, 20
 
 #: The default number of operations of each thread in an exhaustive search.
 _EXHAUSTIVE = 2
 
-#: Operations of each thread in the runs that count points.
-_MEASURED = 8
+#: The actions of each thread in the runs that count points: later ones, as the first are of few kinds.
+_MEASURED = tuple(range(24, 30))
 
 #: Values of `depth` for `Priorities`, in turn.
 _DEPTHS = (2, 3, 4)
@@ -93,10 +94,11 @@ class Settings:
     preemptions: int = 2
     shrink: bool = True
 
-    def operations_of(self, size: Size) -> int:
+    def operations_of(self, workload: Workload, size: Size) -> int:
         """Return the number of operations of each thread: enough to make up for the start of a run."""
-        if self.operations is not None:
-            return self.operations
+        given = self.operations if self.operations is not None else workload.length
+        if given is not None:
+            return given
         each = max(1.0, self.threads * size.of_an_operation)
         return max(_FEWEST, min(_MOST, round(_POINTS_OF_A_SCHEDULE / each)))
 
@@ -202,18 +204,31 @@ class Size(NamedTuple):
         return self._replace(of_a_run=max(1, int(number * self.of_an_operation)))
 
 
-def size_of(run: Run) -> Size:
-    """Return the size of runs like this one, whose operations ran one after the other."""
+def size_of(points: int, lengths: Mapping[str, Sequence[float]]) -> Size:
+    """Return the size of runs like one with so many points, and operations of these lengths by name."""
+    everything = [length for each in lengths.values() for length in each]
+    return Size(
+        points,
+        fmean(everything) if everything else 0.0,
+        {name: fmean(each) for name, each in lengths.items()},
+    )
+
+
+def measured(laboratory: Laboratory, workload: Workload, threads: int) -> Size:
+    """Return the size of runs of a workload."""
+    # The first run imports modules and fills caches.
+    for kept in (_MEASURED[:2], _MEASURED):
+        strategy = OneByOne()
+        run = laboratory.run(Program(workload, 0, (kept,) * threads), strategy)
+    return size_of(run.points, strategy.lengths)
+
+
+def _size_of_failed(run: Run) -> Size:
     lengths: dict[str, list[float]] = {}
     for operation in run.history.operations:
         if operation.end is not None:
             lengths.setdefault(operation.name, []).append((operation.end - operation.begin) / 1_000)
-    everything = [length for each in lengths.values() for length in each]
-    return Size(
-        run.points,
-        fmean(everything) if everything else 0.0,
-        {name: fmean(each) for name, each in lengths.items()},
-    )
+    return size_of(run.points, lengths)
 
 
 def strategy_for(settings: Settings, seed: int, size: Size) -> Strategy:
@@ -239,17 +254,16 @@ def _sampled(
         which = min(range(len(every_share)), key=lambda place: spent[place] / weights[place])
         share, turn = every_share[which], turns[which]
         workload = share[turn % len(share)]
-        # The first runs import modules and fill caches, so their points differ; they measure the size.
         if workload.name not in sizes:
-            program = Program.of(workload, 0, settings.threads, _MEASURED)
-            sizes[workload.name] = [size_of(laboratory.run(program, Replay(()))) for _ in range(2)][1]
+            sizes[workload.name] = measured(laboratory, workload, settings.threads)
         seed = seed_of(settings.seed, number)
         mode = settings.mode
         if mode == "mixed":
             # Each workload gets both modes, whatever the number of workloads.
             mode = _MIXED[(which + turn // len(share)) % len(_MIXED)]
         size = sizes[workload.name]
-        program = Program.of(workload, seed, settings.threads, settings.operations_of(size))
+        length = settings.operations_of(workload, size)
+        program = Program.of(workload, seed, settings.threads, length)
         strategy = strategy_for(replace(settings, mode=mode), seed, size.for_operations(program.size))
         run = laboratory.run(program, strategy)
         turns[which] += 1
@@ -321,7 +335,10 @@ def shrunk(laboratory: Laboratory, program: Program, run: Run, settings: Setting
         tries = _TRIES if sum(map(bool, candidate.kept)) > 1 else 0
         strategies: Iterable[Strategy] = (
             Replay(schedule_of(before.turns)),
-            *(strategy_for(sampled, candidate.seed + number, size_of(before)) for number in range(tries)),
+            *(
+                strategy_for(sampled, candidate.seed + number, _size_of_failed(before))
+                for number in range(tries)
+            ),
         )
         return first_failure(laboratory.run(candidate, strategy) for strategy in strategies)
 

@@ -12,6 +12,7 @@ Thread safety: as in ``scheduler.py``: called by the thread that has the turn.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from math import inf, log10
@@ -24,6 +25,9 @@ Schedule = tuple[tuple[int, int | None], ...]
 #: Number of operations of a whole turn: one of these, with equal probability.
 _OPERATIONS = (1, 1, 1, 2)
 
+#: Turns end at a lock after at most two to the power of this many points at locks.
+_LOCKS = 4
+
 
 def seed_of(first: int, number: int) -> int:
     """Return the seed of schedule or round `number` of a run with a seed: that seed first, then hashes."""
@@ -32,7 +36,26 @@ def seed_of(first: int, number: int) -> int:
     return int.from_bytes(blake2b(f"{first} {number}".encode(), digest_size=6).digest(), "big")
 
 
-class AtRandom:
+class _Planned:
+    """A strategy whose turns end where it has planned, whatever happens meanwhile."""
+
+    def started(self, task: Task) -> None:
+        """Do nothing."""
+
+    def operation_began(self, task: Task, name: str, now: int) -> float | None:
+        """Do nothing."""
+        return None
+
+    def operation_ended(self, task: Task, now: int) -> float | None:
+        """Do nothing."""
+        return None
+
+    def at_lock(self, now: int) -> float | None:
+        """Do nothing."""
+        return None
+
+
+class AtRandom(_Planned):
     """Turns of random lengths and random tasks, with lengths spread over orders of magnitude.
 
     A race needs one thread to stop at one of a few points, and another to get far meanwhile. So the
@@ -49,18 +72,9 @@ class AtRandom:
         self._chance = chance
         self._magnitude = log10(longest)
 
-    def started(self, task: Task) -> None:
-        """Do nothing."""
-
     def next_choice(self, now: int) -> float:
         """Return the end of the turn."""
         return now + int(10 ** self._chance.uniform(0, self._magnitude))
-
-    def operation_began(self, task: Task, name: str, now: int) -> None:
-        """Do nothing."""
-
-    def operation_ended(self, task: Task, now: int) -> None:
-        """Do nothing."""
 
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
         """Return a random task other than the running one, if there is one."""
@@ -68,12 +82,14 @@ class AtRandom:
         return self._chance.choice(others) if others else ready[0]
 
 
-class WholeOperations:
+class WholeOperations(_Planned):
     """One thread stops in the middle of an operation, and another completes whole ones before it continues.
 
     Most torn reads, lost updates and lost wake-ups need that, and turns of random lengths seldom do it. So
     turns that end at a random point of an operation alternate with turns that end with an operation. Short
-    operations are interrupted at least as often as long ones.
+    operations are interrupted at least as often as long ones. Half of these turns end earlier if a lock is
+    about to be acquired or was released: what was read under one lock, or under none, may be outdated when
+    the next one is held.
 
     Parameters
     ----------
@@ -97,9 +113,8 @@ class WholeOperations:
         self._whole = True
         self._waits = False
         self._left = 0
-
-    def started(self, task: Task) -> None:
-        """Do nothing."""
+        # The number of points at locks until the turn ends; 0 if it does not end at a lock.
+        self._locks = 0
 
     def next_choice(self, now: int) -> float:
         """Return the end of a turn that ends within the present operation; others end with an operation."""
@@ -108,9 +123,11 @@ class WholeOperations:
         operation = None if self._running is None else self._operations.get(self._running)
         # The end of an operation that was stopped before does not count.
         self._left = self._chance.choice(_OPERATIONS) + (operation is not None)
+        self._locks = 0
         return inf if self._whole or operation is None else self._end_within(operation, now)
 
     def _end_within(self, operation: str, now: int) -> float:
+        self._locks = int(2 ** self._chance.uniform(0, _LOCKS)) if self._chance.random() < 0.5 else 0
         return now + 1 + self._chance.uniform(0, self._lengths.get(operation, self._default))
 
     def operation_began(self, task: Task, name: str, now: int) -> float | None:
@@ -125,9 +142,17 @@ class WholeOperations:
         """Return the present if the turn ends with this operation."""
         self._operations.pop(task, None)
         self._left -= 1
+        self._locks = 0
         if self._whole:
             return now if self._left <= 0 else None
         return inf
+
+    def at_lock(self, now: int) -> float | None:
+        """Return the present if the turn ends with this point."""
+        if not self._locks:
+            return None
+        self._locks -= 1
+        return None if self._locks else now
 
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
         """Return a random task other than the running one, if there is one."""
@@ -138,7 +163,7 @@ class WholeOperations:
         return self._running
 
 
-class Priorities:
+class Priorities(_Planned):
     """The ready task with the highest priority runs; at a few random points the running one gets the lowest.
 
     Parameters
@@ -170,12 +195,6 @@ class Priorities:
             self._changes.pop(0)
         return self._changes[0] + self._begun if self._changes else inf
 
-    def operation_began(self, task: Task, name: str, now: int) -> None:
-        """Do nothing."""
-
-    def operation_ended(self, task: Task, now: int) -> None:
-        """Do nothing."""
-
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
         """Return the task with the highest priority, after lowering that of the running one."""
         if running is not None:
@@ -184,7 +203,7 @@ class Priorities:
         return max(ready, key=self._priorities.__getitem__)
 
 
-class Replay:
+class Replay(_Planned):
     """Recorded turns; after them each task runs as long as it can, in the order of their numbers.
 
     Parameters
@@ -198,9 +217,6 @@ class Replay:
         self._length: int | None = None
         self._begun = False
 
-    def started(self, task: Task) -> None:
-        """Do nothing."""
-
     def next_choice(self, now: int) -> float:
         """Return the end of the turn."""
         if not self._begun:
@@ -208,12 +224,6 @@ class Replay:
             self._begun = True
             self._length = self._turns.pop(0)[1] if self._turns else None
         return inf if self._length is None else now + self._length
-
-    def operation_began(self, task: Task, name: str, now: int) -> None:
-        """Do nothing."""
-
-    def operation_ended(self, task: Task, now: int) -> None:
-        """Do nothing."""
 
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
         """Return the task of the next turn that is possible."""
@@ -224,6 +234,48 @@ class Replay:
                 return numbers[number]
         self._length = None
         return ready[0]
+
+
+class OneByOne(Replay):
+    """Each task runs as long as it can; the points of each operation are counted.
+
+    Only those of its own task count: neither those of others while it waits, nor the time of a sleep.
+
+    Attributes
+    ----------
+    lengths : dict
+        The points of the operations of each name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.lengths: dict[str, list[int]] = {}
+        self._running: Task | None = None
+        self._before: Task | None = None
+        self._since = 0
+        # The points of each task in its earlier turns; the open operations, with those before them.
+        self._points: Counter[Task | None] = Counter()
+        self._open: dict[Task, tuple[str, int]] = {}
+
+    def next_choice(self, now: int) -> float:
+        """Return the end of the turn."""
+        self._points[self._before] += now - self._since
+        self._since = now
+        return super().next_choice(now)
+
+    def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
+        """Return the next task."""
+        self._before, self._running = self._running, super().choose(running, ready)
+        return self._running
+
+    def operation_began(self, task: Task, name: str, now: int) -> None:
+        """Note the begin of an operation."""
+        self._open[task] = name, self._points[task] + now - self._since
+
+    def operation_ended(self, task: Task, now: int) -> None:
+        """Note the points of the operation that has ended."""
+        name, begin = self._open.pop(task)
+        self.lengths.setdefault(name, []).append(self._points[task] + now - self._since - begin)
 
 
 def schedule_of(turns: Sequence[Turn]) -> Schedule:

@@ -77,6 +77,10 @@ class Workload(Protocol):
         """The factor of its share's time in a search: higher if it uses many methods."""
 
     @property
+    def length(self) -> int | None:
+        """The default number of operations of each thread in a schedule; None: by their points."""
+
+    @property
     def options(self) -> Mapping[str, Any]:
         """Options for making the store, if it accepts them."""
 
@@ -133,6 +137,7 @@ class PlainWorkload:
 
     name: ClassVar[str]
     weight: ClassVar[float] = 1
+    length: ClassVar[int | None] = None
     options: ClassVar[Mapping[str, Any]] = {}
     left_out_with: ClassVar[Collection[str]] = ()
     between_processes: ClassVar[bool] = True

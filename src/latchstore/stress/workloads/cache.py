@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from latchstore.stress.workloads.action import (
     facts_of,
     operations_of,
 )
+from latchstore.stress.workloads.cache_parts import RunningCall, SteppedClock
 from latchstore.stress.workloads.watching import read_to_the_end, watch_all
 
 #: The bound of the cache: two entries of three keys, or fewer heavy ones.
@@ -52,47 +52,6 @@ _PAUSES = (0.0, 0.0005, 0.001)
 _START = 1_000.0
 
 
-class _Clock:
-    """A clock that advances only by `advance`."""
-
-    def __init__(self) -> None:
-        self._ticks: list[None] = []
-
-    def __call__(self) -> float:
-        return _START + len(self._ticks)
-
-    def advance(self) -> float:
-        """Advance by one second; return the time."""
-        self._ticks.append(None)
-        return self()
-
-
-class _Running(threading.local):
-    """The present call of the thread.
-
-    Attributes
-    ----------
-    token : str
-        Identifies the call.
-    weight : int
-        Weight of a value that it loads.
-    inside : bool
-        Whether the call is inside a transaction.
-    count : int
-        Number of values that it has made.
-    """
-
-    token = ""
-    weight = 0
-    inside = False
-    count = 0
-
-    def new_name(self) -> str:
-        """Return a name for a value."""
-        self.count += 1
-        return f"{self.token}/{self.count}"
-
-
 class _Rig:
     """A cache on a store, its database, and records of both.
 
@@ -106,8 +65,8 @@ class _Rig:
     """
 
     def __init__(self, store: AbstractStore) -> None:
-        self.clock = _Clock()
-        self.running = _Running()
+        self.clock = SteppedClock(_START)
+        self.running = RunningCall()
         self.database = dict.fromkeys(_KEYS, "first")
         self.loads: list[list[Any]] = []
         self.watch = watch_all(store)
@@ -296,11 +255,16 @@ _ALL = {**_SINGLE, **_TRANSACTIONS}
 _CHANGES = ("set", "delete", "modify", "invalidate tag", "advance clock", "clear")
 _OF_MEMOIZED, _OF_OTHERS = ("invalidate memoized", "clear memoized"), ("delete glob",)
 
-#: Number of actions after which a thread uses more kinds of calls, and the number of kinds until then.
-_BEGINNING, _FEW = 20, 3
+#: Number of actions after which a thread changes to other kinds of calls, how often it does so before it uses
+#: all of them, and the number of kinds until then.
+_PHASE, _PHASES, _FEW = 8, 3, 3
 
-#: The fraction of runs that begin with one key and few changes of it.
-_FOCUSED = 0.7
+#: The fraction of phases with one key and one change of it, and of those the fraction with transactions.
+_FOCUSED, _IN_TRANSACTIONS = 0.8, 0.1
+
+#: How often such a key is changed, where 6 is how often it is read or loaded: a change races with loads, a
+#: modification with other modifications.
+_CHANGING, _MODIFYING = 3, 12
 
 #: The keys that calls on several keys remove.
 _REMOVED = {
@@ -338,6 +302,10 @@ class _Transaction:
 # -- random choices -----------------------------------------------------------------------------------
 
 
+def _kind_of_transaction(chance: random.Random) -> str:
+    return chance.choices(tuple(_TRANSACTIONS), tuple(_TRANSACTIONS.values()))[0]
+
+
 class _Mix:
     """Weighted kinds of calls, and keys, from which calls are drawn."""
 
@@ -346,25 +314,29 @@ class _Mix:
         self._inside = {kind: weight for kind, weight in kinds.items() if kind in _INSIDE}
         self._keys = keys
         # The fraction of entries that expire: most of them if the clock often advances.
-        self._expiring = 0.9 if kinds.get("advance clock", 0) * 4 >= sum(kinds.values()) else 0.5
+        self._expiring = 0.9 if kinds.get("advance clock", 0) * 5 >= sum(kinds.values()) else 0.5
 
     @classmethod
     def of_few(cls, chance: random.Random) -> _Mix:
         """Return a mix of a few kinds; always with loads.
 
-        Most of them are about one key, which is read, loaded, and removed or changed in two ways. The others
-        often have one kind of transaction.
+        Most of them are about one key, which is read, loaded, and removed or changed in one way: each further
+        one would end most races of the others unseen. The others often have one kind of transaction.
         """
         if chance.random() < _FOCUSED:
             key = chance.choice(_KEYS)
             is_memoized = key == _MEMO_KEY
             load = "call memoized" if is_memoized else "get_or_load"
             changes = (*_CHANGES, *(_OF_MEMOIZED if is_memoized else _OF_OTHERS))
-            return cls({load: 4, "get": 2, **dict.fromkeys(chance.sample(changes, 2), 3)}, [key])
+            way = chance.choice(changes)
+            kinds = {load: 4, "get": 2, way: _MODIFYING if way == "modify" else _CHANGING}
+            if chance.random() < _IN_TRANSACTIONS:
+                kinds[_kind_of_transaction(chance)] = 4
+            return cls(kinds, [key])
         kinds = dict.fromkeys(chance.sample(tuple(_SINGLE), _FEW), 1)
         kinds["get_or_load"] = 2
         if chance.random() < 0.7:
-            kinds[chance.choices(tuple(_TRANSACTIONS), tuple(_TRANSACTIONS.values()))[0]] = 2
+            kinds[_kind_of_transaction(chance)] = 2
         return cls(kinds, chance.sample(_KEYS, chance.choice((1, 1, 3, 3, 3))))
 
     def kind(self, chance: random.Random) -> str:
@@ -411,7 +383,8 @@ class CacheWorkload(PlainWorkload):
     """A small cache over a database that others change: nothing stale, nothing expired, never too much."""
 
     name = "cache"
-    weight = 9
+    weight = 13
+    length = 2 * _PHASE  # the first phase also fills the cache
     # Its database and its clock are objects of one process.
     between_processes = False
     in_tasks = False
@@ -442,9 +415,10 @@ class CacheWorkload(PlainWorkload):
         failures that need several calls of two kinds.
         """
         chance = chance_of(self.name, seed, thread)
-        beginning, all_kinds = _Mix.of_few(chance_of(self.name, seed, -1)), _Mix(_ALL, _KEYS)
+        shared = chance_of(self.name, seed, -1)
+        phases = [*(_Mix.of_few(shared) for _ in range(_PHASES)), _Mix(_ALL, _KEYS)]
         for number in itertools.count(1):
-            mix = beginning if number <= _BEGINNING else all_kinds
+            mix = phases[min((number - 1) // _PHASE, _PHASES)]
             token = f"{thread}.{number}"
             kind = mix.kind(chance)
             if kind not in _TRANSACTIONS:

@@ -115,6 +115,8 @@ class Waiting(PlainWorkload):
 
     name = "waiting"
     weight = 4
+    # The writes of further operations would wake up a waiter that has missed its own.
+    length = 1
     in_tasks = False
     # It starts threads; after an interruption `threading.Thread.start` may hang.
     left_out_with: ClassVar[Collection[str]] = ("async",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import BEFORE, History, Invocation, Operation
@@ -150,7 +150,7 @@ class Bank(TransactionalWorkload):
     """
 
     name = "bank"
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
     each_key_alone = True
 
     def __init__(self, accounts: int = 3) -> None:

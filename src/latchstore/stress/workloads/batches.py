@@ -13,7 +13,7 @@ class Batches(TransactionalWorkload, Calls):
     """Many keys read and written by one call, and single ones meanwhile: linearizable."""
 
     name = "batches"
-    weight = 3
+    weight: ClassVar[float] = 3
     writes: ClassVar[Sequence[str]] = (
         "multiset",
         "multiset_data",

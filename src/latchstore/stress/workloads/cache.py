@@ -12,7 +12,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.cache import Cache
 from latchstore.contract.events import EventsLost, StoreModificationEvent
@@ -383,8 +383,8 @@ class CacheWorkload(PlainWorkload):
     """A small cache over a database that others change: nothing stale, nothing expired, never too much."""
 
     name = "cache"
-    weight = 13
-    length = 2 * _PHASE  # the first phase also fills the cache
+    weight: ClassVar[float] = 13
+    length: ClassVar[int | None] = 2 * _PHASE  # the first phase also fills the cache
     # Its database and its clock are objects of one process.
     between_processes = False
     in_tasks = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.errors import RevisionMismatchError
 from latchstore.contract.store import AbstractStore
@@ -125,7 +125,7 @@ class CompareAndSet(PlainWorkload):
     """
 
     name = "compare-and-set"
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
     each_key_alone = True
 
     def __init__(self, keys: int = 2) -> None:

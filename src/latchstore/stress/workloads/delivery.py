@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.errors import StoreError
 from latchstore.contract.events import StoreModificationEvent
@@ -123,7 +123,7 @@ class Delivery(PlainWorkload):
     """``flush``, ``flush(revision)`` and ``close``: events of all earlier commits have been delivered."""
 
     name = _PREFIX
-    weight = 4
+    weight: ClassVar[float] = 4
     in_tasks = False
 
     def __init__(self) -> None:

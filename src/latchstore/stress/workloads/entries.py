@@ -17,7 +17,7 @@ class Entries(Calls):
     """Data and metadata of one key, written and read in part: linearizable, with increasing revisions."""
 
     name = "entries"
-    weight = 5
+    weight: ClassVar[float] = 5
     writes: ClassVar[Sequence[str]] = (
         "set",
         "set_data",

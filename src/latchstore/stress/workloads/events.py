@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.events import EventsLost, StoreModificationEvent
 from latchstore.contract.store import AbstractStore
@@ -170,7 +170,7 @@ class Events(PlainWorkload):
     """
 
     name = "events"
-    weight = 1.5
+    weight: ClassVar[float] = 1.5
 
     def __init__(self, keys: int = 8) -> None:
         self._keys = [f"events/{number}" for number in range(keys)]

@@ -15,7 +15,7 @@ class Files(Calls):
     """``to_file``, ``from_file``, ``save`` while others write: a file has the entries of one instant."""
 
     name = "files"
-    weight = 7
+    weight: ClassVar[float] = 7
     in_tasks = False
     writes: ClassVar[Sequence[str]] = ("from_file", "set", "update_metadata", "multiset", "delete")
     reads: ClassVar[Sequence[str]] = ("to_file", "save")

@@ -23,7 +23,7 @@ class Indexes(Calls):
     """Queries by indexed metadata items, with indexes made and removed meanwhile: linearizable."""
 
     name = "indexes"
-    weight = 5
+    weight: ClassVar[float] = 5
     writes: ClassVar[Sequence[str]] = ("set", "set_metadata", "update_metadata", "delete")
     reads: ClassVar[Sequence[str]] = ("query", "query_keys", "add_index", "remove_index", "index made again")
     keys = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
@@ -64,7 +64,7 @@ class ListAppend(TransactionalWorkload):
     """
 
     name = "list-append"
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
 
     def __init__(self, keys: int = 4, length: int = 50) -> None:
         self._keys = keys

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.cache import Cache
 from latchstore.contract.store import AbstractStore
@@ -60,7 +60,7 @@ class Loading(PlainWorkload):
     """Caches load rows of the store while others change them: no load returns an old value."""
 
     name = _NAME
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
     in_tasks = False
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ class Mappings(TransactionalWorkload, Calls):
     """The mapping of a store: get, set, setdefault, pop, update, clear; linearizable."""
 
     name = "mappings"
-    weight = 3
+    weight: ClassVar[float] = 3
     writes: ClassVar[Sequence[str]] = (
         "mapping: set",
         "mapping: setdefault",

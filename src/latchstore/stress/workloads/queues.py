@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.errors import LeaseLostError
 from latchstore.contract.store import AbstractStore
@@ -145,7 +145,7 @@ class QueueWorkload(PlainWorkload):
     """A work queue with leases that expire: each job done once, in order, and none lost."""
 
     name = "queue"
-    weight = 0.7
+    weight: ClassVar[float] = 0.7
     # Its clock is an object of one process.
     between_processes = False
     in_tasks = False

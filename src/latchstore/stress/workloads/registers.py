@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Invocation, Operation
@@ -173,7 +173,7 @@ class Registers(PlainWorkload):
     """
 
     name = "registers"
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
     each_key_alone = True
 
     def __init__(self, keys: int = 4) -> None:

@@ -124,7 +124,7 @@ class Resuming(PlainWorkload):
     """Watches that are closed and resumed by ``since``: each receives every change once, in order."""
 
     name = _PREFIX
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
     in_tasks = False
     options: ClassVar[dict[str, Any]] = {"history": 1_000_000}
 

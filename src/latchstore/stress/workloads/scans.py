@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
@@ -139,7 +139,7 @@ class Scans(TransactionalWorkload):
     """
 
     name = "scans"
-    weight = 5
+    weight: ClassVar[float] = 5
 
     def __init__(self, tokens: int = 3) -> None:
         self._tokens = [f"token {number}" for number in range(tokens)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
@@ -78,7 +78,7 @@ class SeveralKeys(TransactionalWorkload):
     """
 
     name = "several-keys"
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
 
     def __init__(self, keys: int = 3) -> None:
         self._keys = keys

@@ -16,7 +16,7 @@ class Sizes(TransactionalWorkload, Calls):
     """``len`` while keys are added and removed, also in transactions: linearizable, no uncommitted ones."""
 
     name = "sizes"
-    weight = 4
+    weight: ClassVar[float] = 4
     writes: ClassVar[Sequence[str]] = ("from_bytes", "delete", "set_metadata", "multiset")
     reads: ClassVar[Sequence[str]] = ("len",)
     blocks: ClassVar[Sequence[str]] = (*EXCLUSIVE, "transaction, rolled back")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import History, Operation
@@ -76,7 +76,7 @@ class Snapshots(PlainWorkload):
     """
 
     name = "snapshots"
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
 
     def __init__(self, size: int = 3) -> None:
         self._groups = Groups(self.name, 1, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History
@@ -28,7 +28,7 @@ class Transactions(TransactionalWorkload):
     """
 
     name = "transactions"
-    weight = 2
+    weight: ClassVar[float] = 2
     each_key_alone = True
 
     def __init__(self, groups: int = 2, size: int = 3) -> None:

@@ -114,9 +114,9 @@ class Waiting(PlainWorkload):
     """Threads that wait for a key while another sets it: no wake-up is lost."""
 
     name = "waiting"
-    weight = 4
+    weight: ClassVar[float] = 4
     # The writes of further operations would wake up a waiter that has missed its own.
-    length = 1
+    length: ClassVar[int | None] = 1
     in_tasks = False
     # It starts threads; after an interruption `threading.Thread.start` may hang.
     left_out_with: ClassVar[Collection[str]] = ("async",)

@@ -88,7 +88,7 @@ class _Ycsb(PlainWorkload):
 
     #: They are similar, so all of them have one share of a run.
     share = "ycsb"
-    weight = 0.5
+    weight: ClassVar[float] = 0.5
     each_key_alone = True
     #: The fraction of reads, and the operation of the others.
     reading: ClassVar[float]

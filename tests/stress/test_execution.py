@@ -232,8 +232,10 @@ def test_a_wait_times_out_only_when_nobody_else_can_run() -> None:
 
 LOCKS = """
 from threading import Lock as L, RLock, Condition
+from latchstore.contract.with_lock import WithLock
 import threading
 LOCK = L()
+WITH = WithLock(L())
 CONDITION = Condition()
 class Holder:
     lock = RLock()
@@ -245,7 +247,7 @@ holder = Holder()
 SUBJECT = """
 from dataclasses import dataclass, field
 from threading import Lock as Made
-from package_under_test.locks import LOCK as NEIGHBOUR, CONDITION, Holder, holder
+from package_under_test.locks import LOCK as NEIGHBOUR, CONDITION, WITH, Holder, holder
 
 @dataclass
 class Counter:
@@ -257,16 +259,16 @@ class Counter:
             self.value = self.value + 1
 
     def locks(self):
-        return [NEIGHBOUR, CONDITION, Holder.lock, holder.own, self.made]
+        return [NEIGHBOUR, CONDITION, Holder.lock, holder.own, WITH, self.made]
 """
 
 
 def test_locks_are_found_by_identity_wherever_they_were_made(package: Callable[..., ModuleType]) -> None:
     subject = package(subject=SUBJECT, locks=LOCKS)
     scope = Scope(subject.Counter)
-    before = subject.Counter().locks()[:4]
+    before = subject.Counter().locks()[:5]
     with under_control(scope):
-        for which in range(5):
+        for which in range(6):
             for seed in range(10):
                 counters: list[Any] = []
 
@@ -278,7 +280,7 @@ def test_locks_are_found_by_identity_wherever_they_were_made(package: Callable[.
                 execution = run_schedule(make, at_random(seed), scope)
                 assert execution.problems == []
                 assert counters[0].value == 3
-    assert subject.Counter().locks()[:4] == before
+    assert subject.Counter().locks()[:5] == before
     assert type(subject.Counter().made) is type(threading.Lock())
     assert scope.switched_within() == ("package_under_test.subject",)
 

@@ -17,6 +17,8 @@ from queue import SimpleQueue
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from latchstore.contract.with_lock import WithLock
+
 #: Modules of the standard library that hold locks of their own while they start or wake threads.
 ALSO = ("concurrent.futures.thread", "concurrent.futures._base")
 
@@ -91,10 +93,14 @@ class _Search:
         if isinstance(value, BuiltinMethodType | MethodType) and id(value.__self__) in self._known:
             # The attributes of a condition include methods of its lock.
             return getattr(self._known[id(value.__self__)][1], value.__name__, None)
-        if not isinstance(value, self._kinds):
+        # On CPython 3.14 locks of ours are in one that `with` never leaves acquired.
+        lock = getattr(value.acquire, "__self__", value) if isinstance(value, WithLock) else value
+        if not isinstance(lock, self._kinds):
             return None
-        new = self._stand_in(value, name)
+        new = self._stand_in(lock, name)
         if new is not None:
+            if lock is not value:
+                new = WithLock(new)
             self._known[id(value)] = (value, new)
         return new
 

@@ -24,7 +24,7 @@ from tests.stress.scheduler import polling_stores
 )
 def test_a_thread_that_polls_holds_up_nobody(store: type[AbstractStore], schedule: Any) -> None:
     outcome = linearizable_store(
-        store, workloads=["registers", "events"], schedule=schedule, operations=9, length=3
+        store, workloads=["registers", "events"], schedule=schedule, operations=18, length=3
     )
     assert outcome.result.answer == "valid"
-    assert outcome.operations >= 9
+    assert outcome.operations >= 18

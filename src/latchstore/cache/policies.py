@@ -54,7 +54,7 @@ class Sieve(EvictionPolicy):
     """SIEVE: a queue, and a hand that moves from its old end to its new one and evicts unvisited entries.
 
     Zhang, Yang, Yue, Vigfusson and Rashmi, "SIEVE is Simpler than LRU: an Efficient Turn-Key Eviction
-    Algorithm for Web Caches", NSDI 2024, algorithm 1. A hit sets one flag and moves nothing, so reads need no
+    Algorithm for Web Caches", NSDI 2024, algorithm 1. A hit is counted and moves nothing, so reads need no
     lock.
     """
 

@@ -6,15 +6,15 @@ order  lock             what it guards                                       hel
 1      table lock       entries, indexes, journal, owner, pre-images, the    microseconds; no user
                         books of bounds, and the change feed (``table.py``)  code, no waiting
 2      buffer lock      the changes that one watch has not read              microseconds
-       (change_feed.py)
+       (change_buffer)
 3      latches          starting the dispatcher's thread; the counts of a    microseconds
                         cache's threads (``delivery/waiting.py``)
 ====== ================ ==================================================== ======================
 
 These are the locks of the engine in memory; ``sqlite/engine.py`` has those of a store in a file. A thread
 acquires a lock only while it holds locks above it in this table. The right to commit that an exclusive
-transaction has for its whole block, user code included, is not a lock: it is a field under the table lock,
-the owner (``owner.py``).
+transaction has for its whole block, user code included, is not a lock: it is an item of a dict,
+set without the table lock and removed under it (``owner.py``).
 
 Thread safety:
 

@@ -188,7 +188,13 @@ def test_a_killed_process_is_not_the_next(lock: WriterLock, path: str, other: Ot
     assert os.stat(path + WRITER_LOCK).st_size == size
 
 
-def test_a_stopped_process_keeps_nobody_waiting(lock: WriterLock, path: str, other: Other) -> None:
+@pytest.mark.parametrize("stands", [False, True], ids=["clock", "clock that stands"])
+def test_a_stopped_process_keeps_nobody_waiting(
+    lock: WriterLock, path: str, other: Other, stands: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stands:
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now)
     hold = lock.acquire("mine", 0)
     other.start("acquire theirs")
     wait_for_mark(path)

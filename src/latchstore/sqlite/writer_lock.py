@@ -44,7 +44,7 @@ from threading import get_ident
 
 from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.file_locks import WRITER_LOCK, OpenFile
-from latchstore.delivery.waiting import this_thread
+from latchstore.delivery.waiting import clock, this_thread
 from latchstore.engine.owner import Writer
 
 #: Seconds between two attempts to lock, first and longest.
@@ -245,8 +245,7 @@ class WriterLock:
 
     def _keeps(self, file: _LockFile) -> bool:
         """Release the acquired lock if another one is the next; otherwise reset the length of the file."""
-        own = [other for other in self._others(file) if other.ident == file.ident and other.is_next]
-        if own:
+        if any(other.ident == file.ident and other.is_next for other in self._others(file)):
             return True  # a signal handler or finalizer in the middle of the wait
         descriptor = file.descriptor
         with suppress(OSError):
@@ -263,7 +262,7 @@ class WriterLock:
     def _leaves_it(self, descriptor: int) -> bool:
         """Return whether the next one has time yet to take the lock."""
         holder, (before, since) = os.pread(descriptor, _RECORD, 0), self._left
-        now = time.monotonic()
+        now = clock()
         if holder != before:
             self._left, since = (holder, now), now
         return now < since + _GRACE

@@ -1,4 +1,4 @@
-"""Makes any text safe for a terminal."""
+"""Makes any text safe for a terminal, and prints the errors of commands."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def printable(text: str, stream: Any = None) -> str:
         for character in whole
     )
     return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def complain(command: str, message: str) -> None:
+    """Print an error of a command on one line."""
+    print(f"latchstore {command}: error: {printable(message, sys.stderr)}", file=sys.stderr)

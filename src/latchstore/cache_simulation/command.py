@@ -18,7 +18,7 @@ from latchstore.cache_simulation.contestants import NAMES, why_missing
 from latchstore.cache_simulation.report import as_json, markdown, plain_text, print_with_rich
 from latchstore.cache_simulation.simulation import Size, TraceResult, simulate, size_of
 from latchstore.cache_simulation.traces import SimulationError, Trace
-from latchstore.printable import printable
+from latchstore.printable import complain, printable
 
 BAD_USAGE = 2
 CANNOT_WRITE = 1
@@ -110,11 +110,13 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         return _run(arguments)
     except SimulationError as error:
-        return _complain(str(error), BAD_USAGE)
+        complain("cache-sim", str(error))
+        return BAD_USAGE
     except BrokenPipeError:
         raise  # the output was closed: handled as for all commands
     except OSError as error:
-        return _complain(str(error), CANNOT_WRITE)
+        complain("cache-sim", str(error))
+        return CANNOT_WRITE
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -284,8 +286,3 @@ def _command(arguments: argparse.Namespace) -> str:
         if value != default:
             words += [option, str(value)]
     return shlex.join(words)
-
-
-def _complain(message: str, exit_code: int) -> int:
-    print(f"latchstore cache-sim: error: {printable(message, sys.stderr)}", file=sys.stderr)
-    return exit_code

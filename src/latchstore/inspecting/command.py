@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from latchstore.inspecting import report
-from latchstore.inspecting.errors import complain, ended
+from latchstore.inspecting.errors import ended
 from latchstore.inspecting.sources import Source, SourceError, open_source
 from latchstore.inspecting.tables import Table, duration_text, show, size_text, time_text
 from latchstore.inspecting.terms import SYNTAX, parsed_terms
-from latchstore.printable import printable
+from latchstore.printable import complain, printable
 
 #: The exit code if there is no such key.
 NOT_FOUND = 1

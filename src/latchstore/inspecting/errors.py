@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from latchstore.contract.errors import StoreError
 from latchstore.inspecting.sources import SourceError, explanation
-from latchstore.printable import printable
+from latchstore.printable import complain
 
 #: The exit code after an error.
 FAILED = 2
@@ -32,8 +31,3 @@ def ended(command: str, place: str, work: Callable[[], int]) -> int:
     except (OSError, StoreError, TypeError, ValueError) as error:
         complain(command, explanation(error, place))
     return FAILED
-
-
-def complain(command: str, message: str) -> None:
-    """Print an error."""
-    print(f"latchstore {command}: error: {printable(message, sys.stderr)}", file=sys.stderr)

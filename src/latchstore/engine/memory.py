@@ -22,6 +22,7 @@ from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
 from latchstore.contract.values import Entry
 from latchstore.engine.bounded import BoundedStore
 from latchstore.engine.bounded_table import BoundedTable
+from latchstore.engine.guarded import Latches
 from latchstore.engine.limits import Limits
 from latchstore.engine.locks import AnyReadWriteLock, ReadWriteLock
 from latchstore.engine.publishing import Publisher
@@ -104,6 +105,11 @@ class DictMemoryStore(TransactionalStore):
             return self._table
 
         super().__init__(event_manager, max_pending_events, history, make_table)
+
+    @property
+    def _latches(self) -> Latches:
+        """The lock and the owner, for programs that check what is held; some are not in this repository."""
+        return self._table.latches
 
     def _keep_within(self, limits: Limits) -> BoundedStore:
         """Keep to the limits of a cache: the interface of ``bounded.py``."""

@@ -33,11 +33,12 @@ def current_task() -> object | None:
     greenlet is returned as a weak reference, always the same one, so that a transaction does not keep alive
     the greenlet that has it open. The thread's first greenlet is not a task.
     """
-    if "asyncio" in MODULES and (task := _asyncio_task()) is not None:
+    modules = MODULES
+    if "asyncio" in modules and (task := _asyncio_task()) is not None:
         return task
-    if "trio" in MODULES and (task := _trio_task()) is not None:
+    if "trio" in modules and (task := _trio_task()) is not None:
         return task
-    return _greenlet() if "greenlet" in MODULES else None
+    return _greenlet() if "greenlet" in modules else None
 
 
 def task_reference() -> weakref.ref[object] | None:

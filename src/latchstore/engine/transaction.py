@@ -29,13 +29,14 @@ from latchstore.contract.arguments import check_function, checked_timeout, descr
 from latchstore.contract.errors import TransactionClosedError, WrongThreadError
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
+from latchstore.delivery.dispatcher import EventDispatcher
 from latchstore.delivery.waiting import this_thread, thread_name, warn_if_patched_later
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
 from latchstore.engine.batch_store import BatchStore
 from latchstore.engine.entry_store import Progress
 from latchstore.engine.interface import Engine
 from latchstore.engine.owner import Claim, Route, TransactionInfo
-from latchstore.engine.tasks import current_task, task_name
+from latchstore.engine.tasks import MODULES, current_task, task_name
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -50,6 +51,8 @@ class Host(Protocol):
 
     event_manager: BaseEventManager
     default_codec: Any
+    _closed: bool
+    _dispatcher: EventDispatcher
     _engine: Engine
     _has_listeners: Callable[[Any], bool]
 
@@ -172,7 +175,8 @@ class Transaction(BatchStore):
         try:
             outer = routes.current() if routes else None
             self._task = current_task()
-            warn_if_patched_later()
+            if "greenlet" in MODULES:  # which gevent and eventlet import
+                warn_if_patched_later()
             if outer is None:
                 self._begin()
             else:
@@ -188,7 +192,8 @@ class Transaction(BatchStore):
         self._claim = claim = self._make_claim(purpose)
         route = claim.route
         assert route is not None
-        store._admit_writer(purpose, self._timeout)
+        if store._closed or store._dispatcher.throttled:  # hot path: as in `TransactionalStore._write_one`
+            store._admit_writer(purpose, self._timeout)
         if self.optimistic:
             claim.since = time.time()  # it never waits, so it is open from now on
         view = engine.begin(claim, not self.optimistic, self._timeout)
@@ -233,17 +238,15 @@ class Transaction(BatchStore):
             self._ended_early = False
             return
         try:
-            self._open_batch()
-            # Not if an exception leaves the block: it may have interrupted the `__exit__` of a nested one.
-            if kind is None:
-                self._check_innermost()
+            # An exception that leaves the block may have interrupted the `__exit__` of a nested one.
+            self._check_end(kind is None)
         except BaseException:
             # A dropped generator ends its block wherever the collector runs. Its transaction must be rolled
             # back anyway, or the store would be blocked.
             if self._batch is not None:
                 self._end(committing=False)
             raise
-        self._end(committing=kind is None and not self._doomed)
+        self._end(kind is None and not self._doomed)
 
     async def __aenter__(self) -> NoReturn:
         raise TypeError(
@@ -266,8 +269,7 @@ class Transaction(BatchStore):
         TransactionClosedError
             If it was committed, rolled back or doomed before, or a nested block is open.
         """
-        self._open_batch()
-        self._check_innermost()
+        self._check_end()
         if self._doomed:
             raise TransactionClosedError(f"{self!r} is doomed and can only be rolled back")
         self._ended_early = True
@@ -281,8 +283,7 @@ class Transaction(BatchStore):
         TransactionClosedError
             If it was committed or rolled back before, or a nested block is open.
         """
-        self._open_batch()
-        self._check_innermost()
+        self._check_end()
         self._ended_early = True
         self._end(committing=False)
 
@@ -307,10 +308,14 @@ class Transaction(BatchStore):
         check_function(function, "function", _ADVICE)
         self._after_rollback = _extended(self._after_rollback, [function])
 
-    def _check_innermost(self) -> None:
+    def _check_end(self, innermost: bool = True) -> None:
+        """Raise an error if the block cannot end now; `innermost`: or a nested block is open."""
+        # hot path: the usual case of `_open_batch`, inlined.
+        if self._batch is None or self._thread is not this_thread.thread or self._task is not current_task():
+            self._open_batch()
         # Not through the transaction itself, which the collector may be about to free.
         route, routes = self._route, self._engine.routes
-        if route is not None and routes.get(route.claim.ident) is not route:
+        if innermost and route is not None and routes.get(route.claim.ident) is not route:
             raise TransactionClosedError(f"{self!r} cannot end before the nested {routes.current()!r}")
 
     def _end(self, committing: bool) -> None:
@@ -377,7 +382,8 @@ class Transaction(BatchStore):
         check = None
         if self.optimistic:
             check = batch.check
-            self._store._admit_writer(claim.purpose, self._timeout)
+            if self._store._closed or self._store._dispatcher.throttled:
+                self._store._admit_writer(claim.purpose, self._timeout)
         if self._engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
             self._store._deliver()
 

@@ -130,3 +130,31 @@ def test_an_emit_of_the_class_that_is_patched() -> None:
         store.from_bytes("a", b"")
         store.flush(TIMEOUT)
     assert StoreSetEvent in kinds(emit)
+
+
+def test_an_emit_that_the_constructor_of_a_subclass_has_set_first() -> None:
+    emitted: list[BaseEvent] = []
+
+    class Recording(EventManager):
+        def __init__(self) -> None:
+            self.emit = emitted.append  # type: ignore[method-assign,assignment]
+            super().__init__()
+
+    store = DictMemoryStore(Recording())
+    use(store)
+    assert {type(event) for event in emitted} >= CLASSES
+
+
+def test_an_emit_that_was_taken_back_is_not_called_any_more() -> None:
+    manager, emitted = EventManager(), list[BaseEvent]()
+    store = DictMemoryStore(manager)
+    with mock.patch.object(manager, "emit", emitted.append):
+        assert manager.has_listeners(StoreSetEvent)
+        store.from_bytes("a", b"")
+        store.flush(TIMEOUT)
+    count = len(emitted)
+    assert count
+    assert not manager.has_listeners(StoreSetEvent)
+    store.from_bytes("b", b"")
+    store.flush(TIMEOUT)
+    assert len(emitted) == count

@@ -64,7 +64,7 @@ class EventManager(BaseEventManager):
     """
 
     # hot path: stores call `has_listeners` before each commit.
-    __slots__ = ("_dead", "_table", "_trace")
+    __slots__ = ("_dead", "_has_own_emit", "_table", "_trace")
 
     def __init__(self) -> None:
         # See rule 3; read through `_newest`.
@@ -72,9 +72,22 @@ class EventManager(BaseEventManager):
         # Weak references that have died since the table was built; the collector appends to it.
         self._dead: deque[Any] = deque()
         self._trace: Trace | None = None
+        # Whether an `emit` of this object alone is in place of the method. hot path: kept here, since reading
+        # ``__dict__`` takes longer than all else that `has_listeners` does.
+        self._has_own_emit: bool = "emit" in self.__dict__
         # The arguments of `call_when_connected`: functions, by weak references to their arguments. Changed by
         # single operations; a dead reference removes itself, by one call in C.
         self._followers: dict[weakref.ref[Any], Callable[[Any], object]] = {}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "emit":
+            super().__setattr__("_has_own_emit", True)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name == "emit":
+            super().__setattr__("_has_own_emit", False)
 
     def connect(
         self,
@@ -182,7 +195,7 @@ class EventManager(BaseEventManager):
         if reachable and (not self._dead or table.find_reachable(cls)):
             return True
         # Like `emits_itself`, inlined. An `emit` in place of ours may itself be a listener.
-        return type(self).emit is not _EMIT or "emit" in self.__dict__
+        return type(self).emit is not _EMIT or self._has_own_emit
 
     def emits_itself(self) -> bool:
         """Return whether `emit` is the method of this class, neither overridden nor patched."""

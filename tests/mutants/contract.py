@@ -7,6 +7,7 @@ Thread safety: as what they break, as a rule without it.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -237,6 +238,25 @@ def snapshot_key_by_key() -> None:
             if self.exists(key):
                 copy.set(key, self.get(key))
         return original(copy)
+
+
+class _LateSnapshot:
+    """Opens a snapshot when one of its attributes is first read."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._opened = functools.cache(make)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened(), name)
+
+
+@mutant("snapshots")
+def snapshot_opened_late() -> None:
+    """A snapshot shows the state of the time at which it is first read."""
+
+    @replaces(DictMemoryStore, "snapshot")
+    def snapshot(original: Any, self: DictMemoryStore) -> Any:
+        return _LateSnapshot(functools.partial(original, self))
 
 
 @mutant("files")

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from latchstore import StringValue
+from latchstore import RevisionMismatchError, StringValue
 from latchstore.engine.inspection import table_of
 from latchstore.engine.memory import DictMemoryStore
 from tests.mutants.mutant import metadata_of, mutant, replaces
@@ -248,6 +248,22 @@ def eviction_of_a_new_value() -> None:
         if self.get(key).revision != revision:
             raise KeyError(key)
         original(self, key, *args, **options)
+
+
+@mutant("removals")
+def removal_without_its_condition() -> None:
+    """The revision is compared, and then the key is removed, whatever it is by then."""
+
+    def removing(original: Any, self: DictMemoryStore, key: str, *cause: str, **condition: Any) -> None:
+        expected = condition.get("if_revision")
+        if expected is not None:
+            actual = self.get(key).revision if self.exists(key) else 0
+            if actual != expected:
+                raise RevisionMismatchError(key, expected, actual or 0)
+        original(self, key, *cause)
+
+    replaces(DictMemoryStore, "delete")(removing)
+    replaces(DictMemoryStore, "evict")(removing)
 
 
 # -- many keys --------------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ def test_what_needs_events_or_snapshots_is_left_out() -> None:
 
 def test_what_needs_transactions_is_left_out() -> None:
     assert supported(NoTransactions) == {
-        "registers", "entries", "compare-and-set", "ycsb-a", "ycsb-b", "ycsb-c", "ycsb-d", "ycsb-e",
+        "registers", "entries", "compare-and-set", "removals",
+        "ycsb-a", "ycsb-b", "ycsb-c", "ycsb-d", "ycsb-e",
     }  # fmt: skip
 
 

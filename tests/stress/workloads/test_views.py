@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -79,11 +80,22 @@ class Live(NoTransactions):
         return View()
 
 
+class LateView:
+    """Opens a snapshot when one of its attributes is first read."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._opened = functools.cache(make)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened(), name)
+
+
 def test_a_snapshot_that_goes_on(bench: MakeBench) -> None:
     runs = bench(Live(), Snapshots())
     runs.do("open snapshot")
+    runs.do("look")
     runs.do("write group", 1)
-    runs.do("look again")
+    runs.do("look")
     assert "of the same snapshot" in runs.complaint()
 
 
@@ -91,7 +103,7 @@ def test_a_snapshot_of_half_a_transaction(bench: MakeBench) -> None:
     store = NoTransactions()
     runs = bench(store, Snapshots())
     for place in ("after from_bytes", "after set"):
-        store.meanwhile[place] = lambda: runs.do("open snapshot", 1)
+        store.meanwhile[place] = lambda: (runs.do("open snapshot", 1), runs.do("look", 1))
     while store.meanwhile:
         runs.do("write group")
     assert "torn" in runs.complaint()
@@ -111,6 +123,19 @@ def test_a_snapshot_that_is_too_old(bench: MakeBench) -> None:
     store.snapshot()
     runs.do("write group")
     runs.do("open snapshot", 1)
+    runs.do("look", 1)
+    assert "linearizable" in runs.complaint()
+
+
+def test_a_snapshot_that_is_opened_when_it_is_first_read(bench: MakeBench) -> None:
+    class Late(DictMemoryStore):
+        def snapshot(self) -> Any:
+            return LateView(super().snapshot)
+
+    runs = bench(Late(EventManager()), Snapshots())
+    runs.do("open snapshot")
+    runs.do("write group", 1)
+    runs.do("look")
     assert "linearizable" in runs.complaint()
 
 
@@ -118,10 +143,10 @@ def test_a_look_at_a_snapshot_that_nobody_opened(bench: MakeBench) -> None:
     # What should have opened it was left out, or broken off. The look opens one itself.
     runs = bench(our_store(), Snapshots())
     runs.do("write group")
-    runs.do("look again")
+    runs.do("look")
     assert runs.operations[-1].result["new"]
     runs.do("write group")
-    runs.do("look again")
+    runs.do("look")
     assert set(runs.verdicts().values()) == {VALID}
 
 

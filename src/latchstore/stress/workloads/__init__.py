@@ -18,7 +18,7 @@ from latchstore.stress.workloads.action import (
 from latchstore.stress.workloads.bank import Bank
 from latchstore.stress.workloads.batches import Batches
 from latchstore.stress.workloads.cache import CacheWorkload
-from latchstore.stress.workloads.compare_and_set import CompareAndSet
+from latchstore.stress.workloads.compare_and_set import CompareAndSet, Removals
 from latchstore.stress.workloads.delivery import Delivery
 from latchstore.stress.workloads.entries import Entries
 from latchstore.stress.workloads.events import Events
@@ -73,6 +73,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     Sizes.name: Sizes,
     Mappings.name: Mappings,
     CompareAndSet.name: CompareAndSet,
+    Removals.name: Removals,
     Snapshots.name: Snapshots,
     Events.name: Events,
     Delivery.name: Delivery,

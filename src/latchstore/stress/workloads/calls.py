@@ -18,10 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from latchstore.contract.errors import RevisionMismatchError
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.delivery.event_manager import EventManager
 from latchstore.stress.history import Invocation
 from latchstore.stress.models import REFUSED, UNKNOWN
+from latchstore.stress.workloads.action import RolledBackError
 
 #: A method, its key, its argument.
 Call = Sequence[Any]
@@ -99,6 +101,24 @@ def _update(entries: Entries, key: str, items: Mapping[str, str]) -> bool:
 
 def _remove(entries: Entries, key: str, _: Any) -> bool:
     return entries.pop(key, None) is not None
+
+
+def _removed_if_unchanged(store: AbstractStore, remove: Callable[..., object], key: str) -> list[Any] | None:
+    """Remove an entry on the condition of the revision that was read; return it, or None if there is none."""
+    try:
+        value = store.get(key)
+    except KeyError:
+        return None
+    found = pair_of(value)
+    try:
+        remove(key, if_revision=value.revision)
+    except (KeyError, RevisionMismatchError):
+        raise RolledBackError from None
+    return found
+
+
+def _removed_in(entries: Entries, key: str, _: Any) -> Any:
+    return list(entries.pop(key)) if key in entries else None
 
 
 def _put(entries: Entries, key: str, entry: Any) -> None:
@@ -264,6 +284,8 @@ METHODS: dict[str, Method] = {
     "update_metadata": Method(lambda s, k, a: _done(lambda: s.update_metadata(k, dict(a))), _update),
     "delete": Method(lambda s, k, a: _done(lambda: s.delete(k)), _remove),
     "evict": Method(lambda s, k, a: _done(lambda: s.evict(k)), _remove),
+    "delete, if unchanged": Method(lambda s, k, a: _removed_if_unchanged(s, s.delete, k), _removed_in),
+    "evict, if unchanged": Method(lambda s, k, a: _removed_if_unchanged(s, s.evict, k), _removed_in),
     # -- several keys -------------------------------------------------------------------------
     "multiget": Method(
         lambda s, k, a: _or_none(lambda: [pair_of(v) for v in s.multiget(k)]), _all_of(_entry_in), True

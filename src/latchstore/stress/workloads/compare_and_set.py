@@ -1,9 +1,10 @@
-"""Counters that are incremented by writes on the condition of a revision."""
+"""Counters that are incremented, and entries that are removed, on the condition of a revision."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from latchstore.contract.errors import RevisionMismatchError
@@ -19,6 +20,7 @@ from latchstore.stress.workloads.action import (
     final_reads,
     operations_of,
 )
+from latchstore.stress.workloads.calling import Calls
 from latchstore.stress.workloads.stages import ReplaceModel, check_replacements
 
 #: Maximum number of attempts of an increment.
@@ -133,14 +135,7 @@ class CompareAndSet(PlainWorkload):
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether values have revisions, and writes accept them as a condition."""
-        key = f"{self.name}/trial"
-        try:
-            store.from_bytes(key, b"", if_revision=0)
-        except TypeError:
-            return False
-        known = store.get(key).revision is not None
-        store.delete(key)
-        return known
+        return _has_conditions(store, f"{self.name}/trial")
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Yield random increments and reads."""
@@ -175,6 +170,42 @@ class CompareAndSet(PlainWorkload):
             counts = (_check_count(each, last.get(key)) for key, each in counters.items())
             verdicts["counts"] = all_of(counts)
         return verdicts
+
+
+class Removals(Calls):
+    """Entries that are removed on the condition that they are unchanged: none that others have set since."""
+
+    name = "removals"
+    weight: ClassVar[float] = 0.5
+    writes: ClassVar[Sequence[str]] = ("set", "from_bytes", "delete, if unchanged", "evict, if unchanged")
+    reads: ClassVar[Sequence[str]] = ("get", "exists")
+    keys = first_keys = 1
+
+    def few_writes(self, chance: random.Random) -> Sequence[str]:
+        """Return a method that sets the key and one that removes it."""
+        return chance.choice(self.writes[:2]), chance.choice(self.writes[2:])
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Return whether values have revisions, and removals accept them as a condition."""
+        return _has_conditions(store, f"{self.name}/trial")
+
+
+def _has_conditions(store: AbstractStore, key: str) -> bool:
+    """Return whether values have revisions, and writes of a key that is not there accept them."""
+    try:
+        store.from_bytes(key, b"", if_revision=0)
+    except TypeError:
+        return False
+    revision = store.get(key).revision
+    if revision is None:
+        store.delete(key)
+        return False
+    try:
+        store.delete(key, if_revision=revision)
+    except TypeError:
+        store.delete(key)
+        return False
+    return True
 
 
 def _check_count(operations: list[Operation], last: str | None) -> Verdict:

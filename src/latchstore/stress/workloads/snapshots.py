@@ -1,4 +1,8 @@
-"""Snapshots that are read repeatedly while others write."""
+"""Snapshots that are read repeatedly while others write.
+
+Opening one and reading it are separate operations: it must show the state of the time at which it was opened,
+even if it is first read after other writes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from latchstore.stress.workloads.action import (
 from latchstore.stress.workloads.groups import Groups, read_by_multiget
 from latchstore.stress.workloads.transactions import verdicts_of_groups
 
-_OPEN, _AGAIN = "open snapshot", "look again"
+_OPEN, _LOOK = "open snapshot", "look"
 
 
 class _Held:
@@ -35,13 +39,30 @@ class _Held:
             self.view = None
 
 
+class _Open:
+    """Opens the thread's snapshot, and closes the one before."""
+
+    __slots__ = ("_held", "argument", "key", "name")
+
+    def __init__(self, key: str, argument: str, held: _Held) -> None:
+        self.name = _OPEN
+        self.key = key
+        self.argument = argument
+        self._held = held
+
+    def run(self, store: Any) -> None:
+        """Open it, and read nothing."""
+        self._held.close()
+        self._held.view = store.snapshot()
+
+
 class _Look:
-    """Reads a group in the thread's snapshot, in two ways."""
+    """Reads a group in the thread's snapshot."""
 
     __slots__ = ("_held", "_keys", "argument", "key", "name")
 
-    def __init__(self, name: str, key: str, argument: str, keys: Sequence[str], held: _Held) -> None:
-        self.name = name
+    def __init__(self, key: str, argument: str, keys: Sequence[str], held: _Held) -> None:
+        self.name = _LOOK
         self.key = key
         self.argument = argument
         self._keys = keys
@@ -50,8 +71,6 @@ class _Look:
     def run(self, store: Any) -> dict[str, Any]:
         """Return the values of the keys, read in three ways, and whether the snapshot is new."""
         held = self._held
-        if self.name == _OPEN:
-            held.close()
         # None if the action that should have opened it was interrupted, or if it was closed.
         new = held.view is None
         if new:
@@ -96,39 +115,50 @@ class Snapshots(PlainWorkload):
         opened = 0
         while True:
             number += 1
-            if chance.random() < 0.5:
+            if chance.random() < 0.4:
                 yield self._groups.write(chance, f"{thread}.{number}", failing=0.1)
                 continue
             ((group, keys),) = self._groups.keys.items()
-            name = _AGAIN if opened and chance.random() < 0.6 else _OPEN
-            if name == _OPEN:
-                opened = number
-            yield _Look(name, group, f"{thread}.{opened}", keys, held)
+            if opened and chance.random() < 0.7:
+                yield _Look(group, f"{thread}.{opened}", keys, held)
+                continue
+            opened = number
+            yield _Open(group, f"{thread}.{opened}", held)
 
     def finish(self, store: AbstractStore) -> Any:
         return self._groups.finish(store)
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check the values of new snapshots, and that they do not change."""
-        seen: dict[tuple[str | None, str], Operation] = {}
-        looks = [each for each in operations_of(self.name, history) if each.name in (_OPEN, _AGAIN)]
-        stays = all_of([_check_same(each, seen) for each in looks])
-        others = [each for each in history.operations if each.name not in (_OPEN, _AGAIN)]
-        # Later reads show the state when the snapshot was opened, so their time is ignored.
-        first = [_as_read(each) for each in looks if each.outcome == "ok" and each.result["new"]]
-        groups = verdicts_of_groups(self.name, History([*others, *first], history.header))
-        return {"stays": stays, **groups}
+        """Check that each snapshot shows the state of its opening, and that it does not change."""
+        mine = operations_of(self.name, history)
+        opened = {each.argument: each for each in mine if each.name == _OPEN}
+        first: dict[str, Operation] = {}
+        stays = [
+            _check_same(each, first.setdefault(each.argument, each))
+            for each in mine
+            if each.name == _LOOK and each.outcome == "ok"
+        ]
+        others = [each for each in history.operations if each.name not in (_OPEN, _LOOK)]
+        reads = [
+            _as_read(opened.get(look.argument), look)
+            for look in first.values()
+            # An opening that was interrupted may have left the snapshot before it open.
+            if look.result["new"] or look.argument not in opened or opened[look.argument].outcome == "ok"
+        ]
+        groups = verdicts_of_groups(self.name, History([*others, *reads], history.header))
+        return {"stays": all_of(stays), **groups}
 
 
-def _as_read(look: Operation) -> Operation:
-    return replace(look, result=look.result["values"])
+def _as_read(opened: Operation | None, look: Operation) -> Operation:
+    """Return the first look at a snapshot as a read at the time at which it was opened."""
+    values = look.result["values"]
+    if opened is None or look.result["new"]:
+        return replace(look, result=values)
+    return replace(look, result=values, begin=opened.begin, end=opened.end)
 
 
-def _check_same(look: Operation, seen: dict[tuple[str | None, str], Operation]) -> Verdict:
+def _check_same(look: Operation, first: Operation) -> Verdict:
     """Compare a read with the first one of the same snapshot."""
-    if look.outcome != "ok":
-        return VALID
-    first = seen.setdefault((look.key, look.argument), look)
     if first.result["values"] == look.result["values"]:
         return VALID
     return Verdict("invalid", f"({look}) differs from ({first}), of the same snapshot", (look, first))

@@ -292,7 +292,7 @@ class _Cast:
             outcome = "info"
             task = current_task()
             assert task is not None
-            self._stage.scheduler.tracer.trace_again(task)
+            self._stage.scheduler.tracer.start(task)
         except Exception:
             self._stage.fail(raised("crash", f"{action.name} of {action.key!r}"))
         self._open[number] = None

@@ -255,7 +255,7 @@ class Scheduler(HelperTurns):
         task.gate.acquire()
         try:
             if not self._ending:
-                sys.settrace(self.tracer.trace_call)
+                self.tracer.start(task)
                 body()
         except TaskExit:
             pass

@@ -28,13 +28,13 @@ from __future__ import annotations
 
 import reprlib
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Generic, TypeVar
 
 from latchstore.stress.history import Operation
-from latchstore.stress.models import REFUSED, UNKNOWN, HasOutlook, HasParts, HasReads, Model
+from latchstore.stress.models import REFUSED, UNKNOWN, Model
 from latchstore.stress.verdict import VALID, Answer, Explanation, Verdict
 
 #: Steps of a model after which the answer is "unknown".
@@ -152,14 +152,24 @@ def linearize_parts(
         The result of the model's `part`; None if it has no parts.
     linearization : Linearization
     """
+    part_of = _part_of(model)
     parts: dict[Hashable, list[Call[Asked]]] = {}
     for call in calls:
-        parts.setdefault(_part_of(call, model), []).append(call)
+        parts.setdefault(part_of(call.operation), []).append(call)
     return _searched(parts, model, steps, seconds)
 
 
-def _part_of(call: Call[Any], model: Model[Any, Any, Any]) -> Hashable:
-    return model.part(call.operation) if isinstance(model, HasParts) else None
+def _part_of(model: Model[Any, Asked, Any]) -> Callable[[Asked], Hashable]:
+    """Return the function that names the part of an operation; all are one part if the model has none."""
+    return _optional(model, "part") or (lambda operation: None)
+
+
+def _optional(model: Model[Any, Any, Any], name: str) -> Any:
+    """Return a method that a model need not have, or None.
+
+    ``isinstance(model, HasParts)`` takes as long as the search of a short history.
+    """
+    return getattr(model, name, None)
 
 
 def _searched(
@@ -214,7 +224,8 @@ def check_linearizable(
     verdict = VALID
     for part, found in linearize_parts(calls, model, steps=budget, seconds=seconds):
         if found.answer == "invalid":
-            members = (each for each in calls if _part_of(each, model) == part)
+            part_of = _part_of(model)
+            members = (each for each in calls if part_of(each.operation) == part)
             return _explained(found, members, recorded, model)
         if found.answer == "unknown":
             at = f", at {recorded[id(found.refused[0])]}" if found.refused else ""
@@ -322,7 +333,7 @@ class _Search(Generic[Asked]):
     ) -> None:
         ordered = sorted(calls, key=lambda call: call.begin)
         certain = [call for call in ordered if call.end is not None]
-        reads = model.is_read if isinstance(model, HasReads) else None
+        reads = _optional(model, "is_read")
         pending = [
             call
             for call in ordered
@@ -341,7 +352,7 @@ class _Search(Generic[Asked]):
         self._before = [count, *range(count)]
         self._initial = model.initial
         self._step = model.step
-        self._may_answer = model.may_answer if isinstance(model, HasOutlook) else None
+        self._may_answer = _optional(model, "may_answer")
         self.steps = 0
         self._reached = _Reached()
         self._stack = [_Frame(-1, 0, 0, 0, model.initial, self._moves(0))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import queue
 import random
 import sys
@@ -53,6 +54,23 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 # -- the interface -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/stat").exists(), reason="tells no thread its processor")
+def test_threads_of_a_run_stay_on_one_processor_and_others_do_not() -> None:
+    allowed = os.sched_getaffinity(0)
+    found: list[set[int]] = []
+
+    def look() -> None:
+        found.append(os.sched_getaffinity(0))
+
+    for _ in range(3):
+        found.clear()
+        execute(lambda stage: [look, look], Replay(()), finish=look)
+        assert len(found) == 3
+        assert len(set.union(*found)) == 1
+        assert set.union(*found) <= allowed
+        assert os.sched_getaffinity(0) == allowed
 
 
 def test_bodies_return_and_raise_and_the_calls_are_in_order() -> None:

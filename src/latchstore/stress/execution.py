@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from latchstore.stress.cooperative import begin_run, cooperative
+from latchstore.stress.processors import stay_on_processor
 from latchstore.stress.result import LockEdge, Problem, Step
 from latchstore.stress.scheduler import LIMIT, Scheduler, Strategy
 from latchstore.stress.scope import Scope
@@ -236,6 +237,7 @@ def run_schedule(
     execution = Execution([])
 
     def play() -> None:
+        stay_on_processor()
         scheduler.has_helpers = True  # threads that `make` starts are not bodies
         try:
             stage.perform(make(stage))

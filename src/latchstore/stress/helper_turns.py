@@ -80,12 +80,12 @@ class HelperTurns:
         task.aside = True
         task.waiting = _IN_EARNEST
         self._end_turn(task)
-        if not any(each.ready for each in self.tasks):
+        if not self.ready():
             deadlines = {each: each.deadline for each in self.tasks if each.deadline is not None}
             first = min(deadlines, key=lambda each: deadlines[each])
             self._jumped += max(0.0, deadlines[first] - self.clock())
             self._time_out(first)
-        chosen = self._chosen_of([each for each in self.tasks if each.ready])
+        chosen = self._chosen_of(self.ready())
         self._running = chosen
         chosen.gate.release()
 
@@ -98,10 +98,15 @@ class HelperTurns:
 
     # -- the next task -----------------------------------------------------------------------------
 
+    def ready(self) -> list[Task]:
+        """Return the tasks that can run."""
+        # hot path: the conditions of `Task.ready`, without a call for each task.
+        return [each for each in self.tasks if each.waiting is None and not each.done]
+
     def _ask_at(self, point: float) -> None:
         """Let the strategy choose at a point; at every point while a thread is set aside."""
         self._due = point
-        self.next_choice = -1 if any(each.aside for each in self.tasks) else point
+        self.next_choice = -1 if True in [each.aside for each in self.tasks] else point
 
     def begin_operation(self, task: Task, name: str) -> None:
         """Notify the strategy of the begin of an operation; it may change the end of the turn."""

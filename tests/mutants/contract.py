@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from latchstore import EventManager, TransactionConflictError, WaitTimeoutError
+from latchstore import EventManager, StoreUpdateEvent, TransactionConflictError, WaitTimeoutError
 from latchstore.contract.mapping import StoreMapping
 from latchstore.delivery.dispatcher import EventDispatcher
 from latchstore.engine.attempts import Attempt
@@ -274,6 +274,18 @@ def saved_key_by_key() -> None:
 
 
 # -- events and waits -------------------------------------------------------------------------------------
+
+
+@mutant("events")
+def event_of_a_batch_twice() -> None:
+    """The first key of a multiset has two events."""
+
+    @replaces(DictMemoryStore, "multiset")
+    def multiset(original: Any, self: DictMemoryStore, keys: Any, values: Any, *buffer_size: int) -> None:
+        first, *others = keys
+        original(self, [first, *others], values, *buffer_size)
+        revision = self.info()["revision"]
+        self.event_manager.emit(StoreUpdateEvent(self, key=first, metadata={}, revision=revision))
 
 
 @mutant("delivery")

@@ -119,6 +119,23 @@ class _Several:
         store.delete("events/come and gone")
 
 
+class _SetMany:
+    """Sets several keys by one call, outside any transaction."""
+
+    __slots__ = ("argument", "key", "name")
+
+    def __init__(self, argument: Mapping[str, str]) -> None:
+        self.name = "multiset with events"
+        self.key = _SEVERAL
+        self.argument = dict(argument)
+
+    def run(self, store: AbstractStore) -> None:
+        """Set them."""
+        store.multiset(
+            list(self.argument), [(io.BytesIO(value.encode()), {}) for value in self.argument.values()]
+        )
+
+
 @dataclass
 class _Recorder:
     """The events of a store, from a listener, and from a watch if the store has any."""
@@ -200,7 +217,9 @@ class Events(PlainWorkload):
             keys = self._keys[:3] if number < _BEGINNING else self._keys
             number += 1
             value = f"{thread}.{number}"
-            kind = chance.choices(("set", "delete", "write several", "roll back several"), (4, 2, 4, 2))[0]
+            kind = chance.choices(
+                ("set", "delete", "multiset", "write several", "roll back several"), (4, 2, 1, 4, 2)
+            )[0]
             if kind == "set":
                 name = chance.choice(("set with event", "from_bytes with event"))
                 yield _One(name, chance.choice(keys), value)
@@ -208,6 +227,9 @@ class Events(PlainWorkload):
                 yield _One("delete with event", chance.choice(keys), None)
             else:
                 some = chance.sample(keys, min(len(keys), chance.randrange(1, 4)))
+                if kind == "multiset":
+                    yield _SetMany(dict.fromkeys(some, value))
+                    continue
                 yield _Several(kind, {key: chance.choice((value, value, None)) for key in some})
 
     def attach(self, store: AbstractStore, handed: Any) -> None:

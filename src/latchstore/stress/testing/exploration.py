@@ -203,6 +203,8 @@ class _Exploration:
         self._scope = None if self._is_async else TestScope(test)
         # The operations that were found to wait.
         self._waiting: set[str] = set()
+        # The operations that were in a controlled schedule, which shows whether they wait.
+        self._controlled: set[str] = set()
         # A new one for each program.
         self._specification: Specification
         self._report = Report(
@@ -275,11 +277,11 @@ class _Exploration:
             smaller, run = fewer_calls(program, run, lambda tried, _: self._sequential_defect(tried))
             self._report_failure(seed, smaller, run)
             return True
-        if native and self._waiting.intersection(call.name for call in program.calls()):
+        if native and self._may_wait(program, chance):
             return False  # only a timeout could detect that such a call waits
         run = self._first_run(program, chance, native)
         report.count(program, run)
-        self._waiting.update(record.call.name for record in run.records if record.end is None)
+        self._note_waits(program, run, native)
         if not run.failed:
             return False
         if native:
@@ -290,6 +292,18 @@ class _Exploration:
             program, run = shrunk(program, run, self._run, chance)
         self._report_failure(seed, program, run)
         return True
+
+    def _may_wait(self, program: Program, chance: Random) -> bool:
+        """Return whether a call of a program waits; new calls are tried under control first."""
+        names = {call.name for call in program.calls()}
+        if self._scope is not None and self._scope.switched and names - self._controlled:
+            self._note_waits(program, self._run(program, strategy_of(chance)), native=False)
+        return not names.isdisjoint(self._waiting)
+
+    def _note_waits(self, program: Program, run: Run, native: bool) -> None:
+        self._waiting.update(record.call.name for record in run.records if record.end is None)
+        if not native:
+            self._controlled.update(call.name for call in program.calls())
 
     def _report_failure(self, seed: int, program: Program, run: Run) -> None:
         report = self._report

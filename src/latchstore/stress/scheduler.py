@@ -326,29 +326,26 @@ class Scheduler(HelperTurns):
         # hot path: of a traced thread, each of the following calls takes five times as long.
         sys.settrace(None)
         try:
-            return self._wait(task, what, timeout)
+            if task.aside:
+                self.come_back(task)
+            self._refuse_if_ending(task)
+            if timeout is None:
+                stuck = circle_of_locks(task, what)
+                if stuck:
+                    task.waiting = what
+                    self.fail(Problem("deadlock", f"{stuck}\n{self.table()}"))
+            task.polled = 0
+            task.waiting = what
+            task.deadline = None if timeout is None or timeout < 0 else self.clock() + timeout
+            task.timed_out = False
+            chosen = self._choose_other(task)
+            if chosen is not task:
+                self._hand_over(task, chosen)
+            task.waiting = None
+            task.deadline = None
+            return not task.timed_out
         finally:
             self.tracer.start(task)
-
-    def _wait(self, task: Task, what: object, timeout: float | None) -> bool:
-        if task.aside:
-            self.come_back(task)
-        self._refuse_if_ending(task)
-        if timeout is None:
-            stuck = circle_of_locks(task, what)
-            if stuck:
-                task.waiting = what
-                self.fail(Problem("deadlock", f"{stuck}\n{self.table()}"))
-        task.polled = 0
-        task.waiting = what
-        task.deadline = None if timeout is None or timeout < 0 else self.clock() + timeout
-        task.timed_out = False
-        chosen = self._choose_other(task)
-        if chosen is not task:
-            self._hand_over(task, chosen)
-        task.waiting = None
-        task.deadline = None
-        return not task.timed_out
 
     def sleep(self, task: Task, seconds: float) -> None:
         """Let others run for some time, and for longer if the task only sleeps."""

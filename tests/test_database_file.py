@@ -84,6 +84,23 @@ def test_rows_that_lie_over_each_other_are_not_more_than_there_is(tmp_path: Path
         next(rows)
 
 
+def test_a_row_that_is_longer_than_its_values_is_refused(tmp_path: Path) -> None:
+    """Also if one with the same header was read before."""
+    path = tmp_path / "file"
+    file = sqlite3.connect(path, isolation_level=None)
+    file.executescript("PRAGMA page_size = 512; CREATE TABLE t (a)")
+    file.execute("INSERT INTO t VALUES (x'0000'), (x'0000')")
+    file.close()
+    content = bytearray(path.read_bytes())
+    at = 512 + int.from_bytes(content[522:524], "big")
+    assert content[at : at + 6] == b"\x04\x02\x02\x10\0\0"
+    content[at] += 1
+    rows = Database(bytes(content)).rows(2, 1)
+    assert next(rows) == (b"\0\0",)
+    with pytest.raises(DamageError, match="not as long as its values"):
+        next(rows)
+
+
 def test_whatever_is_changed_in_a_file_it_is_refused_or_read(tmp_path: Path) -> None:
     """There is no other error, and no end that does not come."""
     path = tmp_path / "file"

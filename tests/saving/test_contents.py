@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latchstore import CompactedError, DictMemoryStore, EventManager, StoreEvent, StoreSetEvent
+from latchstore import Cache, CompactedError, DictMemoryStore, EventManager, StoreEvent, StoreSetEvent
 from latchstore.engine.inspection import check
 from tests.saving.stores import TIMEOUT, facts, new_store
 
@@ -75,6 +75,44 @@ def test_a_loaded_store_goes_on(path: Path) -> None:
     assert [event.revision for event in heard] == [6]
     assert [change.revision for change in (loaded.watch(since=5).get(0),)] == [6]
     assert loaded.stats()["commits"] == 1
+
+
+@pytest.mark.parametrize("odd", [None, 1_500], ids=["plain", "one that is not"])
+@pytest.mark.parametrize("size", [10, 10_000])
+def test_many_rows_are_written_and_read(path: Path, size: int, odd: int | None) -> None:
+    """More than are made, inserted and read together, in rows and in bytes."""
+    store = new_store()
+    count = 6_001 if size == 10 else 2_001
+    with store.transaction():
+        for number in range(count):
+            metadata = {"n": [number]} if number == odd else {"n": number, "kind": "x" * (number % 50)}
+            store.set(f"k{number}", (b"%d" % number * (number % size), metadata))
+    store.save(path)
+    loaded = DictMemoryStore.load(path, EventManager())
+    assert facts(loaded) == facts(store)
+    file = sqlite3.connect(path)
+    assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert file.execute("SELECT entries FROM about").fetchone() == (count,)
+    assert file.execute("SELECT key FROM entries ORDER BY rowid").fetchall() == [
+        (key,) for key in facts(store)
+    ]
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("\u00fc", b"x"), ("\ud800", b"x"), ("k", 2**40), ("k", "\u20ac"), ("k", 1.5)],
+    ids=["plain", "a surrogate", "an int", "text", "a float"],
+)
+def test_any_key_and_object_is_saved_beside_plain_ones(path: Path, key: str, value: object) -> None:
+    store = new_store()
+    Cache[Any](store, codec="reference")[key] = value
+    store.set("beside", (b"", {"n": 1}))
+    store.save(path)
+    loaded = DictMemoryStore.load(path, EventManager())
+    found = {name: loaded.get(name).content for name in loaded.glob("*")}
+    assert found == {key: value, "beside": b""}
+    assert type(found[key]) is type(value)
 
 
 def test_anyone_can_open_the_file(path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latchstore import StoreFormatError
-from latchstore.contract.encoding import decode_metadata, encode_metadata
+from latchstore.contract.arguments import describe
+from latchstore.contract.encoding import decode_metadata, decode_plain, encode_metadata, encode_plain
 from latchstore.contract.storable import DEPTH
 from latchstore.contract.values import Entry, NestedEntry
 from tests.metadata_values import TOO_DEEP_OR_LONG, UNSTORABLE, names, nested, same, values
@@ -46,6 +47,64 @@ plain = st.recursive(
 def test_plain_json_stands_as_it_is(items: dict[str, Any]) -> None:
     if list(items) != ["$dict"]:
         assert encode_metadata("k", Entry(items)) == json.dumps(items)
+
+
+simple = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+
+
+@given(st.lists(st.dictionaries(names, simple, max_size=3) | st.dictionaries(names, values), min_size=1))
+def test_many_are_written_and_read_as_each_alone(items: list[dict[str, Any]]) -> None:
+    texts = [encode_metadata("k", Entry(each)) for each in items]
+    assert encode_plain(list(map(Entry, items))) in (None, texts)
+    found = decode_plain(texts)
+    if found is not None:
+        assert all(map(same, map(dict, found), items))
+        assert list(map(type, found)) == list(map(type, map(decode_metadata, texts)))
+
+
+def test_plain_ones_are_written_and_read_together() -> None:
+    items: list[dict[str, Any]] = [
+        {"a": 1, "b": "\u00fc{"},
+        {},
+        {"c": None, "d": 1.5, "$e": True, "": -1},
+        {},
+    ]
+    texts = list(map(json.dumps, items))
+    assert encode_plain(list(map(Entry, items))) == texts
+    assert decode_plain(texts) == items
+    assert encode_plain([Entry(), Entry()]) == ["{}", "{}"]
+
+
+@pytest.mark.parametrize(
+    "value", ["}, {", "\ud83d", math.nan, -math.inf, 10**5_000, (1,), [1], {}, b"", 1j, "$dict"], ids=describe
+)
+def test_what_needs_a_closer_look_is_not_written_with_others(value: object) -> None:
+    entry = Entry({value: 1}) if value == "$dict" else Entry(a=value)
+    assert encode_plain([Entry(a=1), entry, Entry()]) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        " {}",
+        "{} ",
+        "[]",
+        '[["a", 1]]',
+        '{"a": 1, "a": 1}',
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": [1]}',
+        '{"a": {}}',
+        '{"\\u0024dict": []}',
+        "[" * 100_000,
+        '{"a": 1' + "0" * 5_000 + "}",
+    ],
+    ids=describe,
+)
+def test_what_needs_a_closer_look_is_not_read_with_others(text: str) -> None:
+    assert decode_plain(['{"a": 1}', text, "{}"]) is None
 
 
 def test_the_text_is_as_documented() -> None:

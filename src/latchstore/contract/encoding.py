@@ -20,9 +20,12 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, compress, repeat
+from json.encoder import c_make_encoder  # type: ignore[attr-defined]
 from json.encoder import encode_basestring_ascii as quoted
 from json.scanner import make_scanner
+from operator import contains, is_, ne
 from typing import Any, NoReturn
 
 from latchstore.contract.arguments import describe
@@ -79,6 +82,26 @@ def encode_metadata(key: str, entry: Entry) -> str:
     return f"{{{text}}}"
 
 
+def encode_plain(entries: Sequence[Entry]) -> list[str] | None:
+    """Return what `encode_metadata` returns for each entry; None if one of them needs a closer look.
+
+    Every loop is in C: a thread that computes does not take the interpreter between the entries.
+    """
+    if not any(entries):
+        return ["{}"] * len(entries)
+    if not _PLAIN.issuperset(map(type, chain.from_iterable(map(Entry.values, entries)))):
+        return None
+    try:
+        text = "".join(_encode(entries, 0))
+    except ValueError:
+        return None  # nan, inf, or an int with too many digits
+    parts = text[2:-2].split("}, {")
+    # A string may have the separator as well. Where one of the others is, there may have to be a tag.
+    if len(parts) != len(entries) or '"$dict"' in text or "\\ud" in text:
+        return None
+    return list(map("{%s}".__mod__, parts))
+
+
 def check_metadata(key: str, entry: Entry) -> None:
     """Raise the errors that `encode_metadata` would raise."""
     for value in entry.values():
@@ -88,6 +111,14 @@ def check_metadata(key: str, entry: Entry) -> None:
             encode_metadata(key, entry)
             return
 
+
+#: Types whose values JSON keeps as they are, nearly all of them.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+# hot path: what `JSONEncoder.encode` makes for each object.
+_encode: Callable[[Any, int], Iterable[str]] = c_make_encoder(
+    None, None, quoted, None, ": ", ", ", False, False, False
+)
 
 #: Types of which every value can be stored, and the bits of an int that ``str`` always accepts.
 _ALWAYS = frozenset({str, bytes, float, bool, type(None)})
@@ -213,6 +244,30 @@ def decode_metadata(text: object, key: str = "", *, tags: bool = True) -> Entry:
     return Entry(items) if plain or all(map(is_immutable, items.values())) else NestedEntry(items)
 
 
+def decode_plain(texts: Sequence[str]) -> list[Entry] | None:
+    """Return what `decode_metadata` returns for each of some texts; None if one needs a closer look.
+
+    Every loop is in C: a thread that computes does not take the interpreter between the texts.
+    """
+    try:
+        pairs, ends = zip(*map(_scan_pairs, texts, repeat(0)), strict=True)
+    except (*DAMAGE, RecursionError):
+        return None
+    # There are fewer of them than texts if there was no value in one.
+    if not _ONLY_TUPLE.issuperset(map(type, pairs)) or ends != tuple(map(len, texts)):
+        return None
+    entries = list(map(Entry, pairs))
+    values = list(chain.from_iterable(map(Entry.values, entries)))
+    if (
+        any(map(ne, map(len, entries), map(len, pairs)))  # a name is duplicated
+        or any(map(contains, entries, repeat("$dict")))
+        or not ATOMIC_TYPES.issuperset(map(type, values))
+        or not all(map(math.isfinite, compress(values, map(is_, map(type, values), repeat(float)))))
+    ):
+        return None
+    return entries
+
+
 def _decode_values(items: dict[str, Any], tags: bool) -> None:
     for name, value in items.items():
         if type(value) not in _EXACT:
@@ -231,6 +286,13 @@ def _refuse_constant(name: str) -> NoReturn:
 _decoder = json.JSONDecoder(object_pairs_hook=distinct, parse_constant=_refuse_constant)
 # hot path: the scanner is faster than `decode`.
 _scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_decoder)  # type: ignore[arg-type]
+
+
+# An object is a tuple, which no other JSON value is.
+_scan_pairs: Callable[[str, int], tuple[Any, int]] = make_scanner(
+    json.JSONDecoder(object_pairs_hook=tuple, parse_constant=_refuse_constant)  # type: ignore[arg-type]
+)
+_ONLY_TUPLE = frozenset({tuple})
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ Thread safety: nothing is shared; the bytes never change.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 #: Kinds of table pages: interior pages point to pages, leaf pages have rows.
@@ -21,13 +21,34 @@ _LEAF = 0x0D
 #: The most pages from the root to a row: a table of depth 20 has more rows than any disk.
 _DEPTH = 20
 
-#: Sizes of the integers by their serial type.
-_INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+#: The most layouts of records that are kept while a table is read.
+_LAYOUTS = 1_000
 
-_real = struct.Struct(">d").unpack_from
+
+def _integer(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)
+
+
+#: Size, format and conversion of the values of each serial type below 12.
+_VALUES: dict[int, tuple[int, str, Callable[[bytes], Any] | None]] = {
+    0: (0, "0s", lambda _: None),
+    1: (1, "b", None),
+    2: (2, "h", None),
+    3: (3, "3s", _integer),
+    4: (4, "i", None),
+    5: (6, "6s", _integer),
+    6: (8, "q", None),
+    7: (8, "d", None),
+    8: (0, "0s", lambda _: 0),
+    9: (0, "0s", lambda _: 1),
+}
+
 _page_number = struct.Struct(">I").unpack_from
 
 Row = tuple[Any, ...]
+
+#: The size of a row's values, the function that reads them, and conversions by column.
+_Layout = tuple[int, Callable[[bytes, int], Row], list[tuple[int, Callable[[bytes], Any]]]]
 
 
 class DamageError(Exception):
@@ -98,15 +119,29 @@ class Database:
             The number of columns that each row must have.
         """
         last = None
+        layouts: dict[bytes, _Layout] = {}
         try:
             for start in self._leaves(root, _DEPTH):
-                for rowid, payload in self._cells(start):
+                for rowid, record, at, end in self._records(start):
                     if last is not None and rowid <= last:
                         raise DamageError("its rows are out of order")
                     last = rowid
-                    row = _row(payload)
-                    if len(row) != columns:
-                        raise DamageError(f"a row has {len(row)} columns, not {columns}")
+                    body = at + record[at]
+                    header = record[at:body]
+                    layout = layouts.get(header)  # hot path: most rows have the header of another one
+                    if layout is None:
+                        if len(layouts) >= _LAYOUTS:
+                            layouts.clear()
+                        layout = layouts[header] = _layout(record, at, columns)
+                    size, unpack, conversions = layout
+                    if end - body != size:
+                        raise DamageError("a row is not as long as its values")
+                    row = unpack(record, body)
+                    if conversions:
+                        values = list(row)
+                        for column, convert in conversions:
+                            values[column] = convert(values[column])
+                        row = tuple(values)
                     yield row
         except (IndexError, struct.error, UnicodeDecodeError) as error:
             raise DamageError(str(error)) from error
@@ -138,12 +173,12 @@ class Database:
         """Return the position of a page's header; on the first page it follows that of the database."""
         return start or 100
 
-    def _cells(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Iterate over the rows of a page: the number of each, and its record."""
+    def _records(self, start: int) -> Iterator[tuple[int, bytes, int, int]]:
+        """Iterate over the rows of a page: the number of each, bytes, and where in them its record is."""
         content, usable = self._content, self._usable
         at = self._header_of(start)
         (count,) = struct.unpack_from(">H", content, at + 3)
-        end, left = start + usable, usable
+        page_end, left = start + usable, usable
         for offset in struct.unpack_from(f">{count}H", content, at + 8):
             size, at = _varint(content, start + offset)
             rowid, at = _varint(content, at)
@@ -154,12 +189,16 @@ class Database:
                 if local > usable - 35:
                     local = least
             left -= local
-            if at + local > end or left < 0:  # rows that overlap would have more bytes than the page
+            end = at + local
+            if end > page_end or left < 0:  # rows that overlap would have more bytes than the page
                 raise DamageError("the rows are longer than their page")
-            payload = content[at : at + local]
-            if local < size:
-                payload = self._with_overflow(payload, size, _page_number(content, at + local)[0])
-            yield rowid if rowid < 1 << 63 else rowid - (1 << 64), payload
+            if rowid >= 1 << 63:
+                rowid -= 1 << 64
+            if local == size:
+                yield rowid, content, at, end
+            else:
+                record = self._with_overflow(content[at:end], size, _page_number(content, end)[0])
+                yield rowid, record, 0, size
 
     def _with_overflow(self, payload: bytes, size: int, page: int) -> bytes:
         """Return a record that continues on overflow pages."""
@@ -182,6 +221,9 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
     if byte < 0x80:  # hot path: most of them
         return byte, at + 1
     value = byte & 0x7F
+    byte = content[at + 1]
+    if byte < 0x80:  # hot path: nearly all others
+        return value << 7 | byte, at + 2
     for place in range(at + 1, at + 8):
         byte = content[place]
         value = value << 7 | byte & 0x7F
@@ -190,29 +232,31 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
     return value << 8 | content[at + 8], at + 9
 
 
-def _row(payload: bytes) -> Row:
-    """Return the values of a record."""
-    end, at = _varint(payload, 0)
-    body = end
-    values: list[Any] = []
-    while at < end:
-        kind, at = _varint(payload, at)
+def _layout(record: bytes, at: int, columns: int) -> _Layout:
+    """Return how the values of a record lie in it, which its header tells."""
+    end = at + record[at]  # one byte, unless there are more columns than in any of our tables
+    at += 1
+    form = ">"
+    conversions: list[tuple[int, Callable[[bytes], Any]]] = []
+    column = total = 0
+    while at < end and column < columns:
+        kind, at = _varint(record, at)
         if kind >= 12:
             size = (kind - 12) >> 1
-            part = payload[body : body + size]
-            values.append(str(part, "utf-8") if kind & 1 else part)
-        elif kind == 7:
-            size = 8
-            values.append(_real(payload, body)[0])
-        elif kind in _INTEGERS:
-            size = _INTEGERS[kind]
-            values.append(int.from_bytes(payload[body : body + size], "big", signed=True))
-        elif kind in (0, 8, 9):
-            size = 0
-            values.append(None if kind == 0 else kind - 8)
+            form += f"{size}s"
+            if kind & 1:
+                conversions.append((column, bytes.decode))
+        elif kind in _VALUES:
+            size, part, convert = _VALUES[kind]
+            form += part
+            if convert is not None:
+                conversions.append((column, convert))
         else:
             raise DamageError(f"a value is of the unknown type {kind}")
-        body += size
-    if at != end or body != len(payload):
+        column += 1
+        total += size
+    if column != columns or at < end:
+        raise DamageError(f"a row has not {columns} columns")
+    if at != end or total > len(record):
         raise DamageError("a row is not as long as its values")
-    return tuple(values)
+    return total, struct.Struct(form).unpack_from, conversions

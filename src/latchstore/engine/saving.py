@@ -12,8 +12,9 @@ add tables and indexes; ``loading.py`` refuses anything that could not have been
 SQLite writes the file under its unfinished name (``contract/files.py``). It needs no locks and no journal,
 since no other program has the file, and an interrupted file is thrown away. SQLite releases the interpreter
 lock several times in each ``execute`` and once for each statement of a script; a thread that computes then
-keeps it for five milliseconds. So the tables are created before SQLite opens the file, rows are inserted by
-the thousand, each insert is a transaction of its own, and the file is flushed once, before the rename.
+keeps it for five milliseconds. So the tables are created before SQLite opens the file, rows are made and
+inserted by the thousand, each insert is a transaction of its own, and the file is flushed once, before the
+rename.
 
 Thread safety: any number of threads and processes may save and load at the same time; the last to finish
 wins.
@@ -28,12 +29,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, islice, repeat
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from latchstore.contract.arguments import describe
-from latchstore.contract.encoding import encode_metadata
+from latchstore.contract.encoding import encode_metadata, encode_plain
 from latchstore.contract.file_locks import check_unshared
 from latchstore.contract.files import Unfinished, replace_file, write_all
 from latchstore.contract.values import Entry
@@ -71,6 +73,15 @@ _BEYOND = 2**63
 
 #: The bytes that an entry may take in the file beside its data and metadata.
 _MARGIN = 1_000
+
+#: The columns of `entries`, which has more than the other tables.
+_COLUMNS = 6
+
+_content = attrgetter("content")
+_FACTS = (attrgetter("created"), attrgetter("modified"), attrgetter("revision"))
+
+#: The entries whose rows are made together.
+_TOGETHER = 1_000
 
 #: The most rows, and bytes, that one statement inserts.
 _BATCH_ROWS = 5_000
@@ -144,21 +155,22 @@ def _fill(
     # `replace_file` flushes the file.
     file.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
     sizes: list[tuple[str | bytes, int]] = []
-    row = partial(_sized_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN, sizes)
-    entries = _insert(file, "entries", map(row, items))
+    limit = file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN
+    most = min(_BATCH_ROWS, file.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // _COLUMNS)
+    entries = _insert(file, "entries", _groups(limit, min(_TOGETHER, most), sizes, items), most)
     if clock is not None:
         file.execute(TABLES["clock"])
-        _insert(file, "clock", [(0, (clock,))])
+        _insert(file, "clock", [(0, [(clock,)])], most)
     if sizes:
         file.execute(TABLES["sizes"])
-        _insert(file, "sizes", [(len(row[0]), row) for row in sizes])
+        _insert(file, "sizes", [(len(row[0]), [row]) for row in sizes], most)
     file.executescript(f"INSERT INTO about VALUES ({revision:d}, {entries:d})")  # noqa: S608 (two integers)
 
 
-def _insert(file: sqlite3.Connection, table: str, rows: Iterable[tuple[int, Row]]) -> int:
-    """Insert rows, many at a time, each given with its size in bytes; return their number."""
+def _insert(file: sqlite3.Connection, table: str, groups: Iterable[tuple[int, list[Row]]], most: int) -> int:
+    """Insert rows, up to `most` at a time, given in groups with their size in bytes; return their number."""
     count = 0
-    for batch in _batches(rows, file.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)):
+    for batch in _batches(groups, most):
         places = f"({', '.join('?' * len(batch[0]))})"
         values = ", ".join([places] * len(batch))
         statement = f"INSERT INTO {table} VALUES {values}"  # noqa: S608 (the name is one of `TABLES`)
@@ -167,21 +179,53 @@ def _insert(file: sqlite3.Connection, table: str, rows: Iterable[tuple[int, Row]
     return count
 
 
-def _batches(rows: Iterable[tuple[int, Row]], variables: int) -> Iterator[list[Row]]:
-    """Group rows within SQLite's limit of values and `_BATCH_BYTES`."""
+def _batches(groups: Iterable[tuple[int, list[Row]]], most: int) -> Iterator[list[Row]]:
+    """Join groups of rows up to `most` rows and about `_BATCH_BYTES`."""
     batch: list[Row] = []
     left = _BATCH_BYTES
-    for size, row in rows:
-        batch.append(row)
-        left -= size
-        if left <= 0 or len(batch) >= _BATCH_ROWS or (len(batch) + 1) * len(row) > variables:
+    for size, rows in groups:
+        if batch and (size > left or len(batch) + len(rows) > most):
             yield batch
             batch, left = [], _BATCH_BYTES
+        batch += rows
+        left -= size
     if batch:
         yield batch
 
 
-def _sized_row(limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str, Entry]) -> tuple[int, Row]:
+def _groups(
+    limit: int, together: int, sizes: list[tuple[str | bytes, int]], items: Iterable[tuple[str, Entry]]
+) -> Iterator[tuple[int, list[Row]]]:
+    """Iterate over the rows of all items, many together if they need no closer look, with their bytes."""
+    items = iter(items)
+    while some := list(islice(items, together)):
+        group = _plain_rows(*zip(*some, strict=True))
+        if group is not None and group[0] <= min(limit, _BATCH_BYTES):
+            yield group
+        else:
+            yield from map(partial(_sized_row, limit, sizes), some)
+
+
+def _plain_rows(keys: tuple[str, ...], entries: tuple[Entry, ...]) -> tuple[int, list[Row]] | None:
+    """Return what `_sized_row` returns for each entry, as one group; None if one needs a closer look.
+
+    Every loop is in C: a thread that computes does not take the interpreter between the rows.
+    """
+    contents = list(map(_content, entries))
+    metadata = encode_plain(entries)
+    if metadata is None or set(map(type, contents)) != {bytes}:
+        return None
+    try:
+        size = len("".join(keys).encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+    size += sum(map(len, chain(contents, metadata)))
+    return size, list(zip(keys, contents, metadata, *map(map, _FACTS, repeat(entries)), strict=True))
+
+
+def _sized_row(
+    limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str, Entry]
+) -> tuple[int, list[Row]]:
     """Return the size in bytes of an entry, and its row; add its weight to `sizes` if it is not 1."""
     key, entry = item
     content = entry.content
@@ -195,7 +239,7 @@ def _sized_row(limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str
         raise ValueError(f"key {describe(key)}: {size} bytes cannot be saved, the maximum is {limit}")
     if type(content) is not bytes and entry.size != 1:
         sizes.append((stored, entry.size))
-    return size, (stored, content, metadata, entry.created, entry.modified, entry.revision)
+    return size, [(stored, content, metadata, entry.created, entry.modified, entry.revision)]
 
 
 def _stored_key(key: str) -> tuple[str | bytes, int]:

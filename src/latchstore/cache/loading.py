@@ -256,9 +256,12 @@ class LoadTable:
         They leave the table: a caller after the commit must not get the result of a load that began before
         it.
         """
-        if committed:
-            self._overtake_all(removal)
-        self._removals.pop(weakref.ref(removal), None)
+        try:
+            if committed:
+                self._overtake_all(removal)
+        finally:
+            # Without memory CPython may keep the removal forever, and it would keep all later loads out.
+            self._removals.pop(weakref.ref(removal), None)
 
     def wait_if_current(self, load: Load, deadline: float | None) -> Outcome:
         """Wait for another thread's load until a time, in monotonic seconds; return its outcome.

@@ -13,6 +13,7 @@ import pytest
 
 from latchstore import Cache, RecursiveLoadError
 from latchstore.cache.inspection import check, loads_of
+from latchstore.cache.loading import Removal
 from latchstore.engine.table import Table
 from tests.cache.clocks import TIMEOUT, Clock
 from tests.cache.loading.loaders import Loader, Loading, await_waiters
@@ -134,6 +135,24 @@ class TestNoResurrection:
         cache.get_or_load("key", lambda key: "loaded", tags=["tag"])
         assert cache["key"] == "loaded"
         loads_of(cache).check_idle()
+
+    def test_a_removal_whose_end_fails(self, cache: Cache, pool: ThreadPoolExecutor) -> None:
+        """As without memory, when CPython forgets to give the removal back."""
+        answers = iter([False])
+
+        def covers(key: str, tags: frozenset[str]) -> bool:
+            for answer in answers:
+                return answer
+            raise MemoryError
+
+        loads = loads_of(cache)
+        removal = Removal(covers)
+        with Loading(cache, pool, Loader()) as loading:
+            loads.begin_removal(removal)
+            with pytest.raises(MemoryError):
+                loads.end_removal(removal, committed=True)
+        assert loading.result() == "loaded"
+        loads.check_idle()
 
     def test_a_set_that_is_rolled_back(self, cache: Cache, pool: ThreadPoolExecutor) -> None:
         with (

@@ -27,6 +27,7 @@ from latchstore.contract.encoding import decode_metadata, decode_plain
 from latchstore.contract.errors import StoreFormatError
 from latchstore.contract.file_locks import is_shared, read_database
 from latchstore.contract.files import SIDE_FILES, is_side_file
+from latchstore.contract.switching import switching_often
 from latchstore.contract.values import Entry, ReferenceEntry
 from latchstore.engine.database_file import DamageError, Database, Header, Row
 from latchstore.engine.saving import APPLICATION, FORMAT, FORMAT_WITHOUT_TAGS, TABLES, TRIGGERS, is_saveable
@@ -38,6 +39,7 @@ _BATCH_ROWS = 5_000
 _BEYOND = 2**62
 
 
+@switching_often
 def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
     """Return the entries in a file by key, the revision of the last commit, and the time of the clock.
 

@@ -38,6 +38,7 @@ from latchstore.contract.arguments import describe
 from latchstore.contract.encoding import encode_metadata, encode_plain
 from latchstore.contract.file_locks import check_unshared
 from latchstore.contract.files import Unfinished, replace_file, write_all
+from latchstore.contract.switching import switching_often
 from latchstore.contract.values import Entry
 
 #: "ltch", in the header of every file, and the version of the format. In the first version an object in
@@ -88,6 +89,7 @@ _BATCH_ROWS = 5_000
 _BATCH_BYTES = 8_000_000
 
 
+@switching_often
 def write_file(
     path: str, items: Iterable[tuple[str, Entry]], revision: int, clock: float | None = None
 ) -> None:

@@ -25,7 +25,7 @@ from itertools import chain, compress, repeat
 from json.encoder import c_make_encoder  # type: ignore[attr-defined]
 from json.encoder import encode_basestring_ascii as quoted
 from json.scanner import make_scanner
-from operator import contains, is_, ne
+from operator import contains, is_
 from typing import Any, NoReturn
 
 from latchstore.contract.arguments import describe
@@ -250,22 +250,26 @@ def decode_plain(texts: Sequence[str]) -> list[Entry] | None:
     Every loop is in C: a thread that computes does not take the interpreter between the texts.
     """
     try:
-        pairs, ends = zip(*map(_scan_pairs, texts, repeat(0)), strict=True)
+        items, ends = zip(*map(_scan_plain, texts, repeat(0)), strict=True)
     except (*DAMAGE, RecursionError):
         return None
     # There are fewer of them than texts if there was no value in one.
-    if not _ONLY_TUPLE.issuperset(map(type, pairs)) or ends != tuple(map(len, texts)):
+    if ends != tuple(map(len, texts)) or not _ONLY_DICT.issuperset(map(type, items)):
         return None
-    entries = list(map(Entry, pairs))
-    values = list(chain.from_iterable(map(Entry.values, entries)))
+    values = list(chain.from_iterable(map(dict.values, items)))
+    types = list(map(type, values))
     if (
-        any(map(ne, map(len, entries), map(len, pairs)))  # a name is duplicated
-        or any(map(contains, entries, repeat("$dict")))
-        or not ATOMIC_TYPES.issuperset(map(type, values))
-        or not all(map(math.isfinite, compress(values, map(is_, map(type, values), repeat(float)))))
+        not ATOMIC_TYPES.issuperset(types)
+        or not all(map(math.isfinite, compress(values, map(is_, types, repeat(float)))))
+        or any(map(contains, items, repeat("$dict")))
     ):
         return None
-    return entries
+    # A name that is duplicated has two more quotes than there are names and strings.
+    text = "".join(texts)
+    quotes = text.count('"') - text.count('\\"')
+    if "\\\\" in text or quotes != 2 * (sum(map(len, items)) + types.count(str)):
+        return None
+    return list(map(Entry, items))
 
 
 def _decode_values(items: dict[str, Any], tags: bool) -> None:
@@ -288,11 +292,10 @@ _decoder = json.JSONDecoder(object_pairs_hook=distinct, parse_constant=_refuse_c
 _scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_decoder)  # type: ignore[arg-type]
 
 
-# An object is a tuple, which no other JSON value is.
-_scan_pairs: Callable[[str, int], tuple[Any, int]] = make_scanner(
-    json.JSONDecoder(object_pairs_hook=tuple, parse_constant=_refuse_constant)  # type: ignore[arg-type]
+_scan_plain: Callable[[str, int], tuple[Any, int]] = make_scanner(
+    json.JSONDecoder(parse_constant=_refuse_constant)  # type: ignore[arg-type]
 )
-_ONLY_TUPLE = frozenset({tuple})
+_ONLY_DICT = frozenset({dict})
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from latchstore.cache import Cache
@@ -26,30 +26,35 @@ from latchstore.stress.workloads.action import (
     RolledBackError,
     chance_of,
     facts_of,
+    final_reads,
     operations_of,
+)
+from latchstore.stress.workloads.cache_mixes import (
+    EVERYTHING,
+    KEYS,
+    MEMO,
+    MEMO_KEY,
+    MEMO_TTL,
+    MEMO_WEIGHT,
+    NUMBER,
+    SEVERAL,
+    TAGS,
+    TRANSACTIONS,
+    scene,
 )
 from latchstore.stress.workloads.cache_parts import RunningCall, SteppedClock
 from latchstore.stress.workloads.watching import read_to_the_end, watch_all
 
 #: The bound of the cache: two entries of three keys, or fewer heavy ones.
 _MOST_ENTRIES, _MOST_BYTES = 2, 6_000
-_WEIGHTS = (1_000, 3_500, 4_000)
-
-_MEMO, _NUMBER = "cache/memo", 1
-#: The keys of memoized results.
-_MEMO_KEY = f"{_MEMO}(number={_NUMBER})"
-#: The keys, each with the tag of its entries.
-_TAGS = {"cache/a/0": "odd", "cache/a/1": "even", _MEMO_KEY: "odd"}
-_KEYS = tuple(_TAGS)
-_MEMO_TTL, _MEMO_WEIGHT = 2.0, 3_000
-
-#: The key of operations on several keys.
-_SEVERAL = "cache/several"
 
 #: Seconds for which a loader lets others run after it has read the database: long enough for a whole call.
 _PAUSES = (0.0, 0.0005, 0.001)
 
 _START = 1_000.0
+
+#: Number of actions of a thread in one scene, and the number of scenes until it uses all kinds of calls.
+_LENGTH, _SCENES = 3, 6
 
 
 class _Rig:
@@ -67,16 +72,16 @@ class _Rig:
     def __init__(self, store: AbstractStore) -> None:
         self.clock = SteppedClock(_START)
         self.running = RunningCall()
-        self.database = dict.fromkeys(_KEYS, "first")
+        self.database = dict.fromkeys(KEYS, "first")
         self.loads: list[list[Any]] = []
         self.watch = watch_all(store)
         self.cache = Cache(
             store, max_entries=_MOST_ENTRIES, max_bytes=_MOST_BYTES, codec="json", clock=self.clock
         )
 
-        @self.cache.memoize(name=_MEMO, tags=(_TAGS[_MEMO_KEY],), ttl=_MEMO_TTL, weight=_MEMO_WEIGHT)
+        @self.cache.memoize(name=MEMO, tags=(TAGS[MEMO_KEY],), ttl=MEMO_TTL, weight=MEMO_WEIGHT)
         def memoized(number: int) -> Any:
-            return self.load(_MEMO_KEY)
+            return self.load(MEMO_KEY)
 
         self.memoized = memoized
 
@@ -141,7 +146,7 @@ class _Call:
 
 def _options(key: str, argument: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Return the options of a call that makes an entry."""
-    return {"tags": (_TAGS[key],), **{name: argument.get(name) for name in ("ttl", "weight", *names)}}
+    return {"tags": (TAGS[key],), **{name: argument.get(name) for name in ("ttl", "weight", *names)}}
 
 
 def _get(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
@@ -153,7 +158,7 @@ def _get_or_load(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
 
 
 def _call_memoized(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
-    return rig.memoized(_NUMBER)
+    return rig.memoized(NUMBER)
 
 
 def _set(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
@@ -189,7 +194,7 @@ def _delete(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
 
 def _invalidate_memoized(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
     rig.change_rows(argument["keys"])
-    return rig.memoized.invalidate(_NUMBER)
+    return rig.memoized.invalidate(NUMBER)
 
 
 def _clear_memoized(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
@@ -232,48 +237,6 @@ _CALLS: dict[str, Callable[[_Rig, str, Mapping[str, Any]], Any]] = {
     "advance clock": _advance,
 }
 
-#: How often each call is drawn: those also made in transactions, and all.
-_INSIDE = {
-    "get": 4,
-    "get_or_load": 6,
-    "call memoized": 3,
-    "set": 4,
-    "modify": 2,
-    "touch": 1,
-    "delete": 4,
-    "invalidate memoized": 1,
-    "clear memoized": 1,
-    "invalidate tag": 2,
-    "delete glob": 1,
-    "clear": 1,
-}
-_TRANSACTIONS = {"transaction": 2, "optimistic transaction": 5, "roll back": 1}
-_SINGLE = {**_INSIDE, "advance clock": 3}
-_ALL = {**_SINGLE, **_TRANSACTIONS}
-
-#: Ways in which an entry is removed or changed while it is read and loaded; the last ones depend on the key.
-_CHANGES = ("set", "delete", "modify", "invalidate tag", "advance clock", "clear")
-_OF_MEMOIZED, _OF_OTHERS = ("invalidate memoized", "clear memoized"), ("delete glob",)
-
-#: Number of actions after which a thread changes to other kinds of calls, how often it does so before it uses
-#: all of them, and the number of kinds until then.
-_PHASE, _PHASES, _FEW = 8, 3, 3
-
-#: The fraction of phases with one key and one change of it, and of those the fraction with transactions.
-_FOCUSED, _IN_TRANSACTIONS = 0.8, 0.1
-
-#: How often such a key is changed, where 6 is how often it is read or loaded: a change races with loads, a
-#: modification with other modifications.
-_CHANGING, _MODIFYING = 3, 12
-
-#: The keys that calls on several keys remove.
-_REMOVED = {
-    "clear memoized": [_MEMO_KEY],
-    "invalidate memoized": [_MEMO_KEY],
-    "delete glob": [key for key in _KEYS if key.startswith("cache/a/")],
-    "clear": list(_KEYS),
-}
-
 
 # -- transactions -------------------------------------------------------------------------------------
 
@@ -285,7 +248,7 @@ class _Transaction:
 
     def __init__(self, name: str, token: str, optimistic: bool, calls: Sequence[_Call]) -> None:
         self.name = name
-        self.key = _SEVERAL
+        self.key = SEVERAL
         self._calls = calls
         steps = [[call.name, call.key, call.argument] for call in calls]
         self.argument = {"token": token, "optimistic": optimistic, "steps": steps}
@@ -299,83 +262,6 @@ class _Transaction:
         return results
 
 
-# -- random choices -----------------------------------------------------------------------------------
-
-
-def _kind_of_transaction(chance: random.Random) -> str:
-    return chance.choices(tuple(_TRANSACTIONS), tuple(_TRANSACTIONS.values()))[0]
-
-
-class _Mix:
-    """Weighted kinds of calls, and keys, from which calls are drawn."""
-
-    def __init__(self, kinds: Mapping[str, int], keys: Sequence[str]) -> None:
-        self._kinds = kinds
-        self._inside = {kind: weight for kind, weight in kinds.items() if kind in _INSIDE}
-        self._keys = keys
-        # The fraction of entries that expire: most of them if the clock often advances.
-        self._expiring = 0.9 if kinds.get("advance clock", 0) * 5 >= sum(kinds.values()) else 0.5
-
-    @classmethod
-    def of_few(cls, chance: random.Random) -> _Mix:
-        """Return a mix of a few kinds; always with loads.
-
-        Most of them are about one key, which is read, loaded, and removed or changed in one way: each further
-        one would end most races of the others unseen. The others often have one kind of transaction.
-        """
-        if chance.random() < _FOCUSED:
-            key = chance.choice(_KEYS)
-            is_memoized = key == _MEMO_KEY
-            load = "call memoized" if is_memoized else "get_or_load"
-            changes = (*_CHANGES, *(_OF_MEMOIZED if is_memoized else _OF_OTHERS))
-            way = chance.choice(changes)
-            kinds = {load: 4, "get": 2, way: _MODIFYING if way == "modify" else _CHANGING}
-            if chance.random() < _IN_TRANSACTIONS:
-                kinds[_kind_of_transaction(chance)] = 4
-            return cls(kinds, [key])
-        kinds = dict.fromkeys(chance.sample(tuple(_SINGLE), _FEW), 1)
-        kinds["get_or_load"] = 2
-        if chance.random() < 0.7:
-            kinds[_kind_of_transaction(chance)] = 2
-        return cls(kinds, chance.sample(_KEYS, chance.choice((1, 1, 3, 3, 3))))
-
-    def kind(self, chance: random.Random) -> str:
-        """Draw a kind."""
-        return chance.choices(tuple(self._kinds), tuple(self._kinds.values()))[0]
-
-    def kind_inside(self, chance: random.Random) -> str:
-        """Draw a kind of call that is also made in transactions."""
-        return chance.choices(tuple(self._inside), tuple(self._inside.values()))[0]
-
-    def call(self, rig: Callable[[], _Rig], chance: random.Random, kind: str, token: str) -> _Call:
-        """Return a call of a kind, with a random key and random options."""
-        argument: dict[str, Any] = {"token": token}
-        key = chance.choice(self._keys)
-        if kind in _REMOVED:
-            argument["keys"] = _REMOVED[kind]
-            key = _MEMO_KEY if argument["keys"] == [_MEMO_KEY] else _SEVERAL
-        elif kind == "delete":
-            argument["keys"] = [key]
-        elif kind == "invalidate tag":
-            argument["tag"] = _TAGS[key]
-            argument["keys"] = [each for each in _KEYS if _TAGS[each] == _TAGS[key]]
-            key = _SEVERAL
-        elif kind == "advance clock":
-            key = "cache/clock"
-        elif kind == "call memoized":
-            key = _MEMO_KEY
-            argument.update(ttl=_MEMO_TTL, weight=_MEMO_WEIGHT)
-        elif kind == "touch":
-            argument["ttl"] = chance.choice((1.0, 3.0))
-        elif kind != "get":
-            argument["weight"] = chance.choice(_WEIGHTS)
-            if chance.random() < self._expiring:
-                argument["ttl"] = chance.choice((1.0, 2.0))
-            if kind == "get_or_load" and chance.random() < 0.25:
-                argument["refresh_after"] = 1.0
-        return _Call(rig, kind, key, argument)
-
-
 # -- the workload -------------------------------------------------------------------------------------
 
 
@@ -383,8 +269,8 @@ class CacheWorkload(PlainWorkload):
     """A small cache over a database that others change: nothing stale, nothing expired, never too much."""
 
     name = "cache"
-    weight: ClassVar[float] = 13
-    length: ClassVar[int | None] = 2 * _PHASE  # the first phase also fills the cache
+    weight: ClassVar[float] = 22
+    length: ClassVar[int | None] = _LENGTH
     # Its database and its clock are objects of one process.
     between_processes = False
     in_tasks = False
@@ -416,34 +302,42 @@ class CacheWorkload(PlainWorkload):
         """
         chance = chance_of(self.name, seed, thread)
         shared = chance_of(self.name, seed, -1)
-        phases = [*(_Mix.of_few(shared) for _ in range(_PHASES)), _Mix(_ALL, _KEYS)]
+        scenes = [*(scene(shared) for _ in range(_SCENES)), EVERYTHING]
         for number in itertools.count(1):
-            mix = phases[min((number - 1) // _PHASE, _PHASES)]
+            mix = scenes[min((number - 1) // _LENGTH, _SCENES)]
             token = f"{thread}.{number}"
-            kind = mix.kind(chance)
-            if kind not in _TRANSACTIONS:
-                yield mix.call(self._rig_now, chance, kind, token)
+            kind = mix.kind(chance, thread)
+            calls = [_Call(self._rig_now, *drawn) for drawn in mix.calls(chance, kind, token)]
+            if kind not in TRANSACTIONS:
+                yield calls[0]
                 continue
             optimistic = kind == "optimistic transaction" or (kind == "roll back" and chance.random() < 0.5)
-            calls = [
-                mix.call(self._rig_now, chance, mix.kind_inside(chance), f"{token}.{place}")
-                for place in range(chance.choice((1, 2, 2, 3)))
-            ]
             yield _Transaction(kind, token, optimistic, calls)
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return the loads, and the events of each commit."""
+        """Return the loads, the events of each commit, and the values that the cache has at the end."""
         rig, self._rig = self._rig_now(), None
+        kept = {key: rig.cache.get(key) for key in KEYS}
         events, to_the_end = read_to_the_end(rig.watch, _written_down, _lost)
         rig.watch.close()
-        return {"loads": rig.loads, "commits": events, "to the end": to_the_end, "start": _START}
+        return {
+            "loads": rig.loads,
+            "commits": events,
+            "to the end": to_the_end,
+            "start": _START,
+            "kept": kept,
+        }
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check the values read, the loads, and the entries after each commit."""
         facts = facts_of(self.name, history)
         if facts is None:
             return {"bound": Verdict("unknown", "there is no record of the commits")}
-        log = CacheLog(operations_of(self.name, history), facts["loads"], facts["start"])
+        last = [
+            replace(each, argument={"token": f"after.{number}"})
+            for number, each in enumerate(final_reads("get", history, facts["kept"]))
+        ]
+        log = CacheLog([*operations_of(self.name, history), *last], facts["loads"], facts["start"])
         return {
             "no stale value": log.no_stale_value(),
             "nothing expired": log.nothing_expired(),
@@ -459,7 +353,7 @@ def _written_down(event: StoreModificationEvent) -> list[Any]:
     if value is None:
         return [event.revision, event.key, None]
     data = value.range().read()
-    if event.key in _TAGS:
+    if event.key in TAGS:
         return [event.revision, event.key, json.loads(data)[1]]
     return [event.revision, event.key, len(event.key) + len(data)]  # a fault has written it
 

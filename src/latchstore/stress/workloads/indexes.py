@@ -15,8 +15,9 @@ from latchstore.stress.workloads.calls import keys_with
 
 _INDEX = "colour"
 
-#: How the indexes of a beginning change.
-_CHANGES = ((), ("add_index", "remove_index"), ("index made again",), ("index made again",))
+#: How the indexes of a beginning change; each thread does it in this order, and then queries the new index.
+_REMADE = ("remove_index", "add_index")
+_CHANGES = ((), _REMADE, _REMADE, ("index made again",))
 
 
 class Indexes(Calls):
@@ -24,9 +25,12 @@ class Indexes(Calls):
 
     name = "indexes"
     weight: ClassVar[float] = 5
+    length: ClassVar[int | None] = 7
     writes: ClassVar[Sequence[str]] = ("set", "set_metadata", "update_metadata", "delete")
     reads: ClassVar[Sequence[str]] = ("query", "query_keys", "add_index", "remove_index", "index made again")
     keys = 3
+    # The others are missing, so that keys come and go while there is no index.
+    first_keys = 1
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether the store has indexes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -28,17 +29,30 @@ _KEYS, _PLACES = "scans/keys", "scans/places"
 _INITIAL = "initial"
 
 #: Number of actions after which a thread uses all sets and scans.
-_BEGINNING = 20
+_BEGINNING = 6
 
 #: How tokens move, and how often: "move at once" is one call.
 _MOVES = ("move", "move, not", "move at once")
 _WEIGHTS = {_KEYS: (4, 1, 0), _PLACES: (2, 1, 4)}
 
 #: How often the threads move tokens in the beginning; the first thread only scans.
-_MOVING = (0.0, 0.8, 0.4)
+_MOVING = (0.0, 1.0, 0.3)
 _SCANS = {
     _KEYS: ("glob", "query", "query_keys", "all keys", "glob in transaction"),
     _PLACES: ("query", "query_keys", "query at one place"),
+}
+
+#: The kinds of scans with which a run begins, and how often: those that look through the keys by themselves
+#: have the shortest windows.
+_FIRST = {
+    (_KEYS, "glob"): 6,
+    (_KEYS, "query"): 5,
+    (_KEYS, "query_keys"): 4,
+    (_KEYS, "all keys"): 2,
+    (_KEYS, "glob in transaction"): 1,
+    (_PLACES, "query"): 5,
+    (_PLACES, "query_keys"): 4,
+    (_PLACES, "query at one place"): 3,
 }
 
 
@@ -139,7 +153,8 @@ class Scans(TransactionalWorkload):
     """
 
     name = "scans"
-    weight: ClassVar[float] = 5
+    weight: ClassVar[float] = 8
+    length: ClassVar[int | None] = 4
 
     def __init__(self, tokens: int = 3) -> None:
         self._tokens = [f"token {number}" for number in range(tokens)]
@@ -154,19 +169,22 @@ class Scans(TransactionalWorkload):
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Yield random moves and scans."""
         chance = chance_of(self.name, seed, thread)
-        # The first actions use one set, so that the operations that a failure needs meet.
-        first = chance_of(self.name, seed, -1).choice((_KEYS, _PLACES))
+        # The first actions use one set and one kind of scan, so that operations that a failure needs meet.
+        shared = chance_of(self.name, seed, -1)
+        (first,) = shared.choices(tuple(_FIRST), tuple(_FIRST.values()))
         number = chance.randrange(6)
-        while True:
+        for count in itertools.count():
             number += 1
-            tokens = first if number <= _BEGINNING else chance.choice((_KEYS, _PLACES))
-            moving = _MOVING[thread % len(_MOVING)] if number <= _BEGINNING else 0.5
-            if chance.random() < moving:
+            beginning = count < _BEGINNING
+            tokens, scan = first
+            if not beginning:
+                tokens = chance.choice((_KEYS, _PLACES))
+                scan = _SCANS[tokens][number % len(_SCANS[tokens])]
+            if chance.random() < (_MOVING[thread % len(_MOVING)] if beginning else 0.5):
                 name = chance.choices(_MOVES, _WEIGHTS[tokens])[0]
                 yield _Move(name, tokens, f"{thread}.{number}", self._tokens)
             else:
-                # In turn, so that most schedules have each kind.
-                yield _Scan(_SCANS[tokens][number % len(_SCANS[tokens])], tokens)
+                yield _Scan(scan, tokens)
 
     def finish(self, store: AbstractStore) -> Any:
         """Return the initial and the final tokens."""

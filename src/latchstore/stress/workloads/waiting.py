@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -25,7 +27,13 @@ _PATIENCE = 8.0
 #: Maximum number of attempts to set a key that the store refuses.
 _TRIES = 1_000
 
-_WAYS = ("wait_for_key", "wait_for", "watch and get")
+#: How often a thread waits; how often only one of so many does, with its first action.
+_WAITING, _ALONE, _THREADS = 0.7, 0.8, 3
+
+_LOOK, _SET = "look for another key", "set another key"
+
+#: The ways to wait, and how often each is drawn.
+_WAYS = {"wait_for_key": 3, "wait_for": 2, "watch and get": 1}
 _IN_TIME, _LATE, _NEVER = "in time", "when the time was over", "never"
 
 
@@ -95,26 +103,34 @@ class _HandOver:
                         changes.get(timeout=_PATIENCE)
 
 
-class _Write:
-    """Writes another key, which must not end the waits."""
+class _Other:
+    """Writes another key, which must not end the waits, or looks for it."""
 
     __slots__ = ("argument", "key", "name")
 
-    def __init__(self, key: str) -> None:
-        self.name = "set another key"
+    def __init__(self, name: str, key: str) -> None:
+        self.name = name
         self.key = key
         self.argument = None
 
     def run(self, store: AbstractStore) -> None:
         """Do it."""
-        store.from_bytes(self.key, b"")
+        if self.name == _LOOK:
+            store.exists(self.key)
+        else:
+            store.from_bytes(self.key, b"")
+
+
+def _drawn(chance: random.Random) -> str:
+    (way,) = chance.choices(tuple(_WAYS), tuple(_WAYS.values()))
+    return way
 
 
 class Waiting(PlainWorkload):
     """Threads that wait for a key while another sets it: no wake-up is lost."""
 
     name = "waiting"
-    weight: ClassVar[float] = 4
+    weight: ClassVar[float] = 5
     # The writes of further operations would wake up a waiter that has missed its own.
     length: ClassVar[int | None] = 1
     in_tasks = False
@@ -126,15 +142,23 @@ class Waiting(PlainWorkload):
         return all(callable(getattr(store, name, None)) for name in ("watch", "wait_for", "wait_for_key"))
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Yield waits for keys that are each set once, and writes of others."""
+        """Yield waits for keys that are each set once, and writes of others.
+
+        In most schedules one thread waits, and the others do next to nothing: they would run while the
+        waiter is stopped, instead of the thread that sets its key, or end its wait by a write.
+        """
         chance = chance_of(self.name, seed, thread)
-        number = 0
-        while True:
-            number += 1
-            if chance.random() < 0.7:
-                yield _HandOver(chance.choice(_WAYS), f"{self.name}/{thread}.{number}")
+        shared = chance_of(self.name, seed, -1)
+        way, alone = _drawn(shared), shared.random() < _ALONE
+        if alone and thread % _THREADS:
+            yield _Other(_LOOK, f"{self.name}/other")
+        else:
+            yield _HandOver(way, f"{self.name}/{thread}.1")
+        for number in itertools.count(2):
+            if chance.random() < _WAITING:
+                yield _HandOver(_drawn(chance), f"{self.name}/{thread}.{number}")
             else:
-                yield _Write(f"{self.name}/other")
+                yield _Other(_SET, f"{self.name}/other")
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check that each wait found its key in time."""

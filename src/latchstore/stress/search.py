@@ -62,7 +62,7 @@ _FEWEST, _MOST = 4, 20
 _EXHAUSTIVE = 2
 
 #: The actions of each thread in the runs that count points: later ones, as the first are of few kinds.
-_MEASURED = tuple(range(24, 30))
+_MEASURED = tuple(range(24, 28))
 
 #: Values of `depth` for `Priorities`, in turn.
 _DEPTHS = (2, 3, 4)
@@ -216,10 +216,10 @@ def size_of(points: int, lengths: Mapping[str, Sequence[float]]) -> Size:
 
 def measured(laboratory: Laboratory, workload: Workload, threads: int) -> Size:
     """Return the size of runs of a workload."""
-    # The first run imports modules and fills caches.
-    for kept in (_MEASURED[:2], _MEASURED):
+    # The first run imports modules and fills caches, for which a thread is enough.
+    for kept in ((_MEASURED[:2],), (_MEASURED,) * threads):
         strategy = OneByOne()
-        run = laboratory.run(Program(workload, 0, (kept,) * threads), strategy)
+        run = laboratory.run(Program(workload, 0, kept), strategy)
     return size_of(run.points, strategy.lengths)
 
 

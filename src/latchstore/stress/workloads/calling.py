@@ -32,9 +32,8 @@ from latchstore.stress.workloads.calls import METHODS, Call, EntriesModel, calls
 #: Number of actions after which a thread uses all methods, and the number of writing methods until then.
 _BEGINNING, _FEW = 20, 2
 
-#: The fraction of reads; for the first actions of each thread, where some threads mostly read.
+#: The fraction of reads.
 _READING = 0.4
-_READING_OF = (0.8, 0.2, 0.3)
 
 #: The initial value of the keys of the first group.
 _INITIAL = "initial"
@@ -160,6 +159,8 @@ class Calls(PlainWorkload):
     in_blocks: ClassVar[float] = 0.5
     #: The factor of that fraction for each thread in the beginning.
     in_blocks_of: ClassVar[Sequence[float]] = (1.0,)
+    #: The fraction of reads of each thread in the beginning, where some mostly read.
+    reading_of: ClassVar[Sequence[float]] = (0.8, 0.2, 0.3)
     #: Whether all threads use the same group throughout. Then most threads only read, to limit the length of
     #: searches.
     one_group: ClassVar[bool] = False
@@ -194,7 +195,7 @@ class Calls(PlainWorkload):
                     [few_reads[(number + thread) % len(few_reads)]],
                     few_blocks,
                 )
-                reading = _READING_OF[thread % len(_READING_OF)]
+                reading = self.reading_of[thread % len(self.reading_of)]
             number += 1
             value = f"{thread}.{number}"
             if self.one_group and thread >= POOL:

@@ -123,7 +123,8 @@ class Delivery(PlainWorkload):
     """``flush``, ``flush(revision)`` and ``close``: events of all earlier commits have been delivered."""
 
     name = _PREFIX
-    weight: ClassVar[float] = 4
+    weight: ClassVar[float] = 8
+    length: ClassVar[int | None] = 5
     in_tasks = False
 
     def __init__(self) -> None:

@@ -10,21 +10,33 @@ from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.calling import Calls
 from latchstore.stress.workloads.calls import METHODS
 
+#: The writes and the read of a beginning. A saved store is torn by a commit of several keys, a file by new
+#: data; and new data and new metadata of one key by each other.
+_FIRST = (
+    (("multiset",), "save"),
+    (("multiset", "delete"), "save"),
+    (("from_file", "update_metadata"), "to_file"),
+    (("from_file", "update_metadata"), "to_file"),
+    (("from_file", "set"), "to_file"),
+    (("multiset", "from_file"), "to_file"),
+)
+
 
 class Files(Calls):
     """``to_file``, ``from_file``, ``save`` while others write: a file has the entries of one instant."""
 
     name = "files"
-    weight: ClassVar[float] = 7
+    weight: ClassVar[float] = 11
+    length: ClassVar[int | None] = 3
     in_tasks = False
     writes: ClassVar[Sequence[str]] = ("from_file", "set", "update_metadata", "multiset", "delete")
     reads: ClassVar[Sequence[str]] = ("to_file", "save")
     one_group = True
 
     def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-        # One kind of read, as each takes long; and a write that changes data, among others.
-        writes, reads, blocks = super()._few(chance)
-        return (chance.choice(("from_file", "set", "multiset")), *writes[1:]), reads[:1], blocks
+        # One kind of read, as each takes long, and writes that it can be torn by.
+        writes, read = chance.choice(_FIRST)
+        return writes, [read], ()
 
     def prepare(self, store: AbstractStore) -> None:
         """Set the first keys; import the modules for saving and loading, before faults begin."""

@@ -43,6 +43,15 @@ def uncommitted_keys_counted() -> None:
         return len(added.union(list(table.entries)))
 
 
+@mutant("sizes")
+def keys_counted_one_by_one() -> None:
+    """The length is counted by a look at each key that there was."""
+
+    @replaces(DictMemoryStore, "__len__")
+    def length(original: Any, self: DictMemoryStore) -> int:
+        return sum(1 for key in list(self.query_keys()) if self.exists(key))
+
+
 @mutant("scans")
 def glob_in_two_looks() -> None:
     """A glob looks through one half of the keys, and later through the other."""

@@ -39,7 +39,7 @@ from latchstore.stress.workloads import Workload, shares
 Mode = Literal["random", "whole", "pct", "mixed", "exhaustive"]
 
 #: Modes that take turns in a mixed search.
-_MIXED: tuple[Mode, ...] = ("whole", "random", "whole", "random", "pct")
+_MIXED: tuple[Mode, ...] = ("whole", "random", "whole", "random", "whole", "random", "pct")
 
 #: Seconds after which the reduction of a failure stops.
 _SHRINKING = 60.0

@@ -17,7 +17,7 @@ class Entries(Calls):
     """Data and metadata of one key, written and read in part: linearizable, with increasing revisions."""
 
     name = "entries"
-    weight: ClassVar[float] = 5
+    weight: ClassVar[float] = 7
     writes: ClassVar[Sequence[str]] = (
         "set",
         "set_data",
@@ -44,7 +44,7 @@ class Entries(Calls):
         """Return a method that writes data, one that writes metadata, and any other, often a removal."""
         data = chance.choice(("set", "set_data", "from_bytes"))
         metadata = chance.choice(("set_metadata", "update_metadata"))
-        return data, metadata, chance.choice((*self.writes, "delete", "evict"))
+        return data, metadata, chance.choice((*self.writes, "delete", "evict", "evict"))
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check each key, and the revisions read from it."""

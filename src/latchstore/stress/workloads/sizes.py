@@ -23,7 +23,8 @@ class Sizes(TransactionalWorkload, Calls):
     # Most are committed: a length that is counted key by key shows nothing of those that are not.
     blocks: ClassVar[Sequence[str]] = (*EXCLUSIVE, "transaction", "transaction")
     keys = 2
-    first_keys = 0
+    # So the first block can move it.
+    first_keys = 1
     in_blocks: ClassVar[float] = 0.7
     in_blocks_of: ClassVar[Sequence[float]] = (0.0, 1.0, 1.0)  # the first thread counts
     one_group = True
@@ -43,7 +44,8 @@ class Sizes(TransactionalWorkload, Calls):
         chance.shuffle(keys)
         adds: list[Call] = [["from_bytes", key, data_of(value)] for key in keys]
         removes: list[Call] = [["delete", key, None] for key in keys]
-        return chance.choice((adds, removes, [removes[0], adds[1]]))
+        moves = [removes[0], adds[1]]
+        return chance.choice((adds, removes, moves, moves, moves))
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether the store has transactions, and a length."""

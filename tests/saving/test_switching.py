@@ -13,6 +13,7 @@ import pytest
 
 from latchstore import DictMemoryStore, EventManager, StoreFormatError
 from latchstore.contract.switching import INTERVAL
+from tests.fork.children import in_child, needs_fork
 from tests.saving.stores import TIMEOUT, new_store
 
 USUAL = 0.004
@@ -68,23 +69,48 @@ def test_a_shorter_interval_of_the_application_stays(path: Path, seen: list[floa
     assert sys.getswitchinterval() == INTERVAL / 2
 
 
+class Halted:
+    """A save that another thread has begun, and that stops before it replaces its file."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor) -> None:
+        inside = threading.Event()
+        self._go_on = threading.Event()
+        replace = os.replace
+
+        def replace_late(source: str, target: str) -> None:
+            if target == str(path):
+                inside.set()
+                assert self._go_on.wait(TIMEOUT)
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", replace_late)
+        self._save = pool.submit(new_store().save, path)
+        assert inside.wait(TIMEOUT)
+
+    def end(self) -> None:
+        self._go_on.set()
+        self._save.result(TIMEOUT)
+
+
 def test_two_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that begins later neither restores the interval nor keeps it short."""
-    inside, go_on = threading.Event(), threading.Event()
-    replace = os.replace
-
-    def replace_late(source: str, target: str) -> None:
-        if target == str(path):
-            inside.set()
-            assert go_on.wait(TIMEOUT)
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", replace_late)
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(new_store().save, path)
-        assert inside.wait(TIMEOUT)
+        first = Halted(path, monkeypatch, pool)
         new_store().save(path.with_name("other"))
         assert sys.getswitchinterval() == INTERVAL
-        go_on.set()
-        first.result(TIMEOUT)
+        first.end()
     assert sys.getswitchinterval() == USUAL
+
+
+def interval_is_usual() -> None:
+    assert sys.getswitchinterval() == USUAL
+
+
+@needs_fork
+def test_a_child_that_is_forked_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadPoolExecutor() as pool:
+        first = Halted(path, monkeypatch, pool)
+        assert in_child(interval_is_usual) == ""
+        assert sys.getswitchinterval() == INTERVAL
+        first.end()
+    assert in_child(interval_is_usual) == ""

@@ -311,8 +311,8 @@ _MULTISETS = ("multiset", "multiset_data", "multiset_metadata", "multiupdate_met
 
 
 def data_of(value: str) -> str:
-    """Return data in which each part identifies its write."""
-    return f"{value}:{value}"
+    """Return data in which each part identifies its write; two values in turn differ in length."""
+    return ":".join([value] * (2 + sum(map(ord, value)) % 2))
 
 
 def check_calls(

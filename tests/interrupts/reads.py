@@ -62,7 +62,10 @@ def looked_at(subject: Subject) -> None:
     manager.get_listeners(StoreSetEvent)
     manager.is_enabled(Ping)
     manager.set_trace(None)
-    EventManager().register(Ping)
+    own = EventManager()
+    own.register(Ping)
+    setattr(own, "emit", print)  # noqa: B010 (mypy: a method)
+    del own.emit
 
 
 def mapping_read(subject: Subject) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from latchstore import (
@@ -368,10 +369,19 @@ def called_never(caller: Caller) -> None:
     assert not timer.active
 
 
+def emit_replaced(caller: Caller) -> None:
+    """Put another `emit` in the place of the method, and take it back."""
+    manager = caller.subject.manager
+    setattr(manager, "emit", MethodType(EventManager.emit, manager))  # noqa: B010 (mypy: a method)
+    with contextlib.suppress(AttributeError):  # a call inside this one has taken it back
+        del manager.emit
+
+
 EVENTS: dict[str, Call] = {
     "connect, disconnect": listening,
     "disable, enable": switched,
     "emit": lambda caller: caller.subject.manager.emit(Other()),
+    "emit, replaced": emit_replaced,
     "emit, in a thread": lambda caller: caller.subject.manager.emit(Other(), False).join(TIMEOUT),
     "register": registered,
     "get_event": lambda caller: caller.subject.manager.get_event(Ping),

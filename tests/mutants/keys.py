@@ -212,7 +212,7 @@ def update_as_read_and_write() -> None:
         self.set_metadata(key, {**self.get_metadata(key), **metadata})
 
 
-@mutant("entries")
+@mutant("removals")
 def delete_as_look_and_removal() -> None:
     """A delete looks whether there is the key, and then removes what there is."""
 
@@ -238,7 +238,7 @@ def evicted_key_comes_back() -> None:
         return value
 
 
-@mutant("entries")
+@mutant("removals")
 def eviction_of_a_new_value() -> None:
     """An eviction takes two steps, and says that it found nothing if the value was changed between them."""
 

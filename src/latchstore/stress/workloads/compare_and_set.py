@@ -173,11 +173,19 @@ class CompareAndSet(PlainWorkload):
 
 
 class Removals(Calls):
-    """Entries that are removed on the condition that they are unchanged: none that others have set since."""
+    """Entries that are removed, also on the condition that they are unchanged, while others set them."""
 
     name = "removals"
-    weight: ClassVar[float] = 0.5
-    writes: ClassVar[Sequence[str]] = ("set", "from_bytes", "delete, if unchanged", "evict, if unchanged")
+    weight: ClassVar[float] = 3
+    writes: ClassVar[Sequence[str]] = (
+        "set",
+        "from_bytes",
+        "delete",
+        "evict",
+        "delete, if unchanged",
+        "evict, if unchanged",
+    )
+    reading_of: ClassVar[Sequence[float]] = (0.4, 0.1, 0.1)
     reads: ClassVar[Sequence[str]] = ("get", "exists")
     keys = first_keys = 1
 

@@ -16,17 +16,20 @@ class Sizes(TransactionalWorkload, Calls):
     """``len`` while keys are added and removed, also in transactions: linearizable, no uncommitted ones."""
 
     name = "sizes"
-    weight: ClassVar[float] = 6
-    length: ClassVar[int | None] = 4
+    weight: ClassVar[float] = 9
+    length: ClassVar[int | None] = 6
     writes: ClassVar[Sequence[str]] = ("from_bytes", "delete", "set_metadata", "multiset")
     reads: ClassVar[Sequence[str]] = ("len",)
     # Most are committed: a length that is counted key by key shows nothing of those that are not.
     blocks: ClassVar[Sequence[str]] = (*EXCLUSIVE, "transaction", "transaction")
-    keys = 2
-    # So the first block can move it.
-    first_keys = 1
-    in_blocks: ClassVar[float] = 0.7
-    in_blocks_of: ClassVar[Sequence[float]] = (0.0, 1.0, 1.0)  # the first thread counts
+    # As many as a count of one key after the other needs to be interrupted often.
+    keys = 6
+    # So that a first block of either kind changes their number.
+    first_keys = 3
+    in_blocks: ClassVar[float] = 0.9
+    # The first thread counts, and the others seldom do.
+    in_blocks_of: ClassVar[Sequence[float]] = (0.0, 1.0, 1.0)
+    reading_of: ClassVar[Sequence[float]] = (0.95, 0.1, 0.1)
     one_group = True
 
     def few_writes(self, chance: random.Random) -> Sequence[str]:
@@ -36,16 +39,16 @@ class Sizes(TransactionalWorkload, Calls):
     def calls(
         self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
     ) -> list[Call]:
-        """Return calls that add both keys, remove both, or one and then the other.
+        """Return calls that add all keys, remove all, or remove one and add another.
 
-        So no other thread may count only one of them, or none while there is always one.
+        So no other thread may count some of them only.
         """
         keys = [f"{group}/{number}" for number in range(self.keys)]
         chance.shuffle(keys)
         adds: list[Call] = [["from_bytes", key, data_of(value)] for key in keys]
         removes: list[Call] = [["delete", key, None] for key in keys]
         moves = [removes[0], adds[1]]
-        return chance.choice((adds, removes, moves, moves, moves))
+        return chance.choices((adds, removes, moves), (2, 2, 1))[0]
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether the store has transactions, and a length."""

@@ -95,7 +95,7 @@ class Snapshots(PlainWorkload):
     """
 
     name = "snapshots"
-    weight: ClassVar[float] = 0.5
+    weight: ClassVar[float] = 3
 
     def __init__(self, size: int = 3) -> None:
         self._groups = Groups(self.name, 1, size)

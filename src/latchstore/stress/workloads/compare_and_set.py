@@ -127,7 +127,7 @@ class CompareAndSet(PlainWorkload):
     """
 
     name = "compare-and-set"
-    weight: ClassVar[float] = 0.5
+    weight: ClassVar[float] = 2
     each_key_alone = True
 
     def __init__(self, keys: int = 2) -> None:
@@ -176,7 +176,7 @@ class Removals(Calls):
     """Entries that are removed, also on the condition that they are unchanged, while others set them."""
 
     name = "removals"
-    weight: ClassVar[float] = 3
+    weight: ClassVar[float] = 5
     writes: ClassVar[Sequence[str]] = (
         "set",
         "from_bytes",

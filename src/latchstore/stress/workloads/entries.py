@@ -17,7 +17,7 @@ class Entries(Calls):
     """Data and metadata of one key, written and read in part: linearizable, with increasing revisions."""
 
     name = "entries"
-    weight: ClassVar[float] = 7
+    weight: ClassVar[float] = 8
     writes: ClassVar[Sequence[str]] = (
         "set",
         "set_data",

@@ -26,7 +26,7 @@ class Files(Calls):
     """``to_file``, ``from_file``, ``save`` while others write: a file has the entries of one instant."""
 
     name = "files"
-    weight: ClassVar[float] = 11
+    weight: ClassVar[float] = 9
     length: ClassVar[int | None] = 3
     in_tasks = False
     writes: ClassVar[Sequence[str]] = ("from_file", "set", "update_metadata", "multiset", "delete")

@@ -26,7 +26,7 @@ class Mappings(TransactionalWorkload, Calls):
     """The mapping of a store: get, set, setdefault, pop, update, clear; linearizable."""
 
     name = "mappings"
-    weight: ClassVar[float] = 4
+    weight: ClassVar[float] = 6
     length: ClassVar[int | None] = 4
     writes: ClassVar[Sequence[str]] = (
         "mapping: set",

@@ -13,7 +13,7 @@ class Optimistic(Calls):
     """Optimistic transactions, attempts and transactional functions that read and write: linearizable."""
 
     name = "optimistic"
-    weight: ClassVar[float] = 1.5
+    weight: ClassVar[float] = 3
     writes: ClassVar[Sequence[str]] = ("set", "set_data", "update_metadata", "delete")
     reads: ClassVar[Sequence[str]] = ("get", "to_bytes", "get_metadata", "exists", "multiget")
     blocks: ClassVar[Sequence[str]] = OPTIMISTIC

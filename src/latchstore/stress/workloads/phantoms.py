@@ -16,7 +16,7 @@ class Phantoms(TransactionalWorkload, Calls):
     """Transactions that search keys and then add, change or remove some: no phantoms, so linearizable."""
 
     name = "phantoms"
-    weight: ClassVar[float] = 2
+    weight: ClassVar[float] = 5
     writes: ClassVar[Sequence[str]] = ("from_bytes", "set_metadata", "update_metadata", "delete")
     reads: ClassVar[Sequence[str]] = ("glob", "query", "query_keys", "exists")
     keys = 3

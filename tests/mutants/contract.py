@@ -258,6 +258,18 @@ class _LateSnapshot:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._opened(), name)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._opened()
+
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def __enter__(self) -> _LateSnapshot:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._opened().close()
+
 
 @mutant("snapshots")
 def snapshot_opened_late() -> None:

@@ -86,6 +86,17 @@ def test_what_needs_transactions_is_left_out() -> None:
     }  # fmt: skip
 
 
+class Removes(OneLock):
+    """The same, whose removals have no condition."""
+
+    def delete(self, key: str) -> None:  # type: ignore[override]
+        super().delete(key)
+
+
+def test_what_needs_conditional_removals_alone_is_left_out() -> None:
+    assert supported(OneLock) - supported(Removes) == {"removals"}
+
+
 @pytest.mark.parametrize("store", [OneLock, NoTransactions])
 @pytest.mark.parametrize("schedule", ["native", "pct"])
 def test_no_alarm(store: type[AbstractStore], schedule: ScheduleKind) -> None:

@@ -195,25 +195,28 @@ class Removals(Calls):
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether values have revisions, and removals accept them as a condition."""
-        return _has_conditions(store, f"{self.name}/trial")
+        key = f"{self.name}/trial"
+        if not _has_conditions(store, key):
+            return False
+        for remove in (store.delete, store.evict):
+            store.from_bytes(key, b"")
+            try:
+                remove(key, if_revision=store.get(key).revision)
+            except TypeError:
+                store.delete(key)
+                return False
+        return True
 
 
 def _has_conditions(store: AbstractStore, key: str) -> bool:
-    """Return whether values have revisions, and writes of a key that is not there accept them."""
+    """Return whether values have revisions, and writes accept them as a condition."""
     try:
         store.from_bytes(key, b"", if_revision=0)
     except TypeError:
         return False
-    revision = store.get(key).revision
-    if revision is None:
-        store.delete(key)
-        return False
-    try:
-        store.delete(key, if_revision=revision)
-    except TypeError:
-        store.delete(key)
-        return False
-    return True
+    known = store.get(key).revision is not None
+    store.delete(key)
+    return known
 
 
 def _check_count(operations: list[Operation], last: str | None) -> Verdict:

@@ -59,15 +59,19 @@ def varint(value: int) -> list[int]:
     return [0x80 | value >> 14, 0x80 | value >> 7 & 0x7F, value & 0x7F]
 
 
-def test_rows_that_lie_over_each_other_are_not_more_than_there_is(tmp_path: Path) -> None:
-    """A page of 64 KB would come to a gigabyte."""
+def bytes_of_table(tmp_path: Path, page_size: int, rows: str) -> bytearray:
+    """Return the bytes of a database with a table of one column, to be damaged."""
     path = tmp_path / "file"
     file = sqlite3.connect(path, isolation_level=None)
-    file.executescript("PRAGMA page_size = 65536; CREATE TABLE t (a)")
-    file.execute("INSERT INTO t VALUES (zeroblob(60000))")
+    file.executescript(f"PRAGMA page_size = {page_size}; CREATE TABLE t (a); INSERT INTO t VALUES {rows}")
     file.close()
-    content = bytearray(path.read_bytes())
+    return bytearray(path.read_bytes())
+
+
+def test_rows_that_lie_over_each_other_are_not_more_than_there_is(tmp_path: Path) -> None:
+    """A page of 64 KB would come to a gigabyte."""
     page = 65536
+    content = bytes_of_table(tmp_path, page, "(zeroblob(60000))")
     first = int.from_bytes(content[page + 8 : page + 10], "big")
     # The rows begin where the data of the row before has zeros, at which each has its own head.
     places = []
@@ -86,12 +90,7 @@ def test_rows_that_lie_over_each_other_are_not_more_than_there_is(tmp_path: Path
 
 def test_a_row_that_is_longer_than_its_values_is_refused(tmp_path: Path) -> None:
     """Also if one with the same header was read before."""
-    path = tmp_path / "file"
-    file = sqlite3.connect(path, isolation_level=None)
-    file.executescript("PRAGMA page_size = 512; CREATE TABLE t (a)")
-    file.execute("INSERT INTO t VALUES (x'0000'), (x'0000')")
-    file.close()
-    content = bytearray(path.read_bytes())
+    content = bytes_of_table(tmp_path, 512, "(x'0000'), (x'0000')")
     at = 512 + int.from_bytes(content[522:524], "big")
     assert content[at : at + 6] == b"\x04\x02\x02\x10\0\0"
     content[at] += 1

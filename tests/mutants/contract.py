@@ -249,7 +249,7 @@ def snapshot_key_by_key() -> None:
         return original(copy)
 
 
-class _LateSnapshot:
+class LateSnapshot:
     """Opens a snapshot when one of its attributes is first read."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -264,7 +264,7 @@ class _LateSnapshot:
     def __len__(self) -> int:
         return len(self._opened())
 
-    def __enter__(self) -> _LateSnapshot:
+    def __enter__(self) -> LateSnapshot:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -277,7 +277,7 @@ def snapshot_opened_late() -> None:
 
     @replaces(DictMemoryStore, "snapshot")
     def snapshot(original: Any, self: DictMemoryStore) -> Any:
-        return _LateSnapshot(functools.partial(original, self))
+        return LateSnapshot(functools.partial(original, self))
 
 
 @mutant("files")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from enum import Enum
-from typing import Any, Final, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from latchstore.stress.history import Invocation
 
@@ -68,7 +68,6 @@ class Model(Protocol[State, Asked, Answered]):
         """
 
 
-@runtime_checkable
 class HasParts(Protocol):
     """A model whose operations act on independent parts, such as keys.
 
@@ -79,7 +78,6 @@ class HasParts(Protocol):
         """Return the part that an operation acts on."""
 
 
-@runtime_checkable
 class HasReads(Protocol):
     """A model that identifies operations which leave every state unchanged, which shortens searches."""
 
@@ -87,7 +85,6 @@ class HasReads(Protocol):
         """Return whether an operation leaves every state that allows its answer unchanged."""
 
 
-@runtime_checkable
 class HasOutlook(Protocol):
     """A model that identifies impossible answers, which shortens searches."""
 

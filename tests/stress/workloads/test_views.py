@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from latchstore.stress.verdict import VALID
 from latchstore.stress.workloads.events import Events
 from latchstore.stress.workloads.scans import Scans
 from latchstore.stress.workloads.snapshots import Snapshots
+from tests.mutants.contract import LateSnapshot
 from tests.stress.workloads.benches import Bench, Frozen, MakeBench, NoSavepoints, NoTransactions, our_store
 
 # -- scans ------------------------------------------------------------------------------------------
@@ -80,16 +80,6 @@ class Live(NoTransactions):
         return View()
 
 
-class LateView:
-    """Opens a snapshot when one of its attributes is first read."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._opened = functools.cache(make)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._opened(), name)
-
-
 def test_a_snapshot_that_goes_on(bench: MakeBench) -> None:
     runs = bench(Live(), Snapshots())
     runs.do("open snapshot")
@@ -130,7 +120,7 @@ def test_a_snapshot_that_is_too_old(bench: MakeBench) -> None:
 def test_a_snapshot_that_is_opened_when_it_is_first_read(bench: MakeBench) -> None:
     class Late(DictMemoryStore):
         def snapshot(self) -> Any:
-            return LateView(super().snapshot)
+            return LateSnapshot(super().snapshot)
 
     runs = bench(Late(EventManager()), Snapshots())
     runs.do("open snapshot")

@@ -229,8 +229,8 @@ class Events(PlainWorkload):
                 some = chance.sample(keys, min(len(keys), chance.randrange(1, 4)))
                 if kind == "multiset":
                     yield _SetMany(dict.fromkeys(some, value))
-                    continue
-                yield _Several(kind, {key: chance.choice((value, value, None)) for key in some})
+                else:
+                    yield _Several(kind, {key: chance.choice((value, value, None)) for key in some})
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
         """Connect the listener in another process."""

@@ -184,18 +184,11 @@ class QueueWorkload(PlainWorkload):
         rig.clock.tick()
         rig.clock.tick()
         left = []
-        while (job := self._last_claim(rig.queue, store)) is not None:
+        while (job := _last_claim(rig.queue, store)) is not None:
             left.append(job.payload)
         dead = [letter.payload for letter in rig.queue.dead_letters()]
         initial = {token: [priority, rig.numbers[token]] for token, priority in _INITIAL.items()}
         return {"initial": initial, "left": left, "dead": dead}
-
-    def _last_claim(self, queue: WorkQueue, store: AbstractStore) -> Job | None:
-        """Claim a job, though a fault leaves room for few events, and no time to wait for more."""
-        while True:
-            store.flush()
-            with suppress(BackpressureError):
-                return queue.claim(0, 1_000 * _LEASE)
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check that no job was lost, that jobs were done once, and that claims were in order."""
@@ -208,3 +201,11 @@ class QueueWorkload(PlainWorkload):
             "leases": log.leases_are_kept(),
             "order": log.order_is_kept(),
         }
+
+
+def _last_claim(queue: WorkQueue, store: AbstractStore) -> Job | None:
+    """Claim a job, though a fault leaves room for few events, and no time to wait for more."""
+    while True:
+        store.flush()
+        with suppress(BackpressureError):
+            return queue.claim(0, 1_000 * _LEASE)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import re
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -64,19 +67,24 @@ def certificates(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module", params=["no", "yes"])
-def tls_url(request: pytest.FixtureRequest, certificates: Path) -> Iterator[str]:
-    """A server that only speaks TLS; with a certificate of clients, or without."""
+def tls(request: pytest.FixtureRequest, certificates: Path) -> Iterator[tuple[Server, str]]:
+    """A server that only speaks TLS, and its URL; with a certificate of clients, or without."""
     port = str(free_port())
     own, ca = str(certificates / "localhost.pem"), str(certificates / "authority.pem")
     options = [
         "--tls-port", port, "--tls-auth-clients", request.param,
         "--tls-cert-file", own, "--tls-key-file", own, "--tls-ca-cert-file", ca,
     ]  # fmt: skip
-    with Server("redis", *options):
+    with Server("redis", *options) as server:
         url = f"rediss://localhost:{port}?ssl_ca_certs={ca}"
         if request.param == "yes":
             url += f"&ssl_certfile={certificates / 'client.pem'}&ssl_keyfile={certificates / 'client.pem'}"
-        yield url
+        yield server, url
+
+
+@pytest.fixture
+def tls_url(tls: tuple[Server, str]) -> str:
+    return tls[1]
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +138,21 @@ def cluster(redis_server: Server) -> Iterator[tuple[Server, Server, Server]]:
 class TestTls:
     def test_a_store(self, tls_url: str) -> None:
         check(*two(tls_url))
+
+    def test_a_loop_does_not_wait_for_the_server_to_close(self, tls: tuple[Server, str]) -> None:
+        """Its connection is closed with it all the same: a warning would fail."""
+        server, url = tls
+
+        async def main(store: RedisStore) -> None:
+            assert not await AsyncStore(store).exists("missing")
+            os.kill(server.pid, signal.SIGSTOP)
+
+        with RedisStore(url, EventManager(), namespace="tried") as store:
+            try:
+                asyncio.run(main(store))
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            gc.collect()
 
     def test_another_authority_is_refused(self, tls_url: str, tmp_path: Path) -> None:
         trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")

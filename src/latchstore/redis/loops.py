@@ -221,6 +221,12 @@ class LoopConnection:
     def close(self) -> None:
         """Close it now, without waiting for replies."""
         self._is_lost = True
+        # redis-py has no public way to abort. Closing TLS takes until the server closes its end, and the loop
+        # may be shut down before: its socket would be left open.
+        writer = getattr(self._connection, "_writer", None)
+        if writer is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                writer.transport.abort()
         closing = self._connection.disconnect(nowait=True)
         try:
             closing.send(None)

@@ -21,7 +21,7 @@ def test_an_owner_is_waited_for() -> None:
     ownership = Ownership()
     abandoned: deque[Route] = deque()
     block = Block()
-    claim = Claim(block, abandoned, "theirs")
+    claim = Claim(block, abandoned.append, "theirs")
     claim.thread = None  # type: ignore[assignment]
     ownership.claims[OWNER] = claim
     assert ownership.wait(None, "set", 0.001, 5.0) == 0.0

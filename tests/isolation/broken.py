@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, cast
 
-from latchstore import DictMemoryStore, EventManager, Transaction
+from latchstore import DictMemoryStore, EventManager
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit, IfRevision
 from latchstore.engine.inspection import table_of
@@ -23,12 +22,11 @@ class ForgetsEdits(NobodyOwns):
     def commit(
         self,
         edits: Collection[tuple[str, Edit]],
-        purpose: str,
-        claim: Claim | None = None,
+        operation: str | Claim,
         check: Callable[[], None] | None = None,
         timeout: float | None = None,
     ) -> bool:
-        return super().commit(edits if claim is None else (), purpose, claim, None, timeout)
+        return super().commit(edits if isinstance(operation, str) else (), operation, None, timeout)
 
 
 class ChecksNothing(Table):
@@ -39,12 +37,11 @@ class ChecksNothing(Table):
     def commit(
         self,
         edits: Collection[tuple[str, Edit]],
-        purpose: str,
-        claim: Claim | None = None,
+        operation: str | Claim,
         check: Callable[[], None] | None = None,
         timeout: float | None = None,
     ) -> bool:
-        return super().commit(edits, purpose, claim, None, timeout)
+        return super().commit(edits, operation, None, timeout)
 
 
 class LiveView(View):
@@ -103,21 +100,15 @@ class WithoutOwner(Broken):
     engine_class = NobodyOwns
 
 
-class WritesThrough(Transaction):
-    """A block whose changes are in the table at once."""
-
-    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        super()._write_one(key, edit, purpose)
-        table_of(cast(DictMemoryStore, self._store)).entries[key] = self._entry(key)
-
-
 class WritingThrough(Broken):
     """What a block writes is in the table at once, and stays there."""
 
     engine_class = ForgetsEdits
 
-    def transaction(self, notes: str = "", *, timeout: Any = None, optimistic: bool = False) -> Transaction:
-        return WritesThrough(self, notes, timeout, optimistic)
+    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
+        super()._write_one(key, edit, purpose)
+        if self.current_transaction() is not None:
+            table_of(self).entries[key] = self._entry(key)
 
 
 class WithoutValidation(Broken):

@@ -23,7 +23,7 @@ from latchstore import (
 from latchstore.contract.values import Entry
 from latchstore.engine.inspection import replace_entries, table_of
 from latchstore.engine.locks import TableLock
-from latchstore.engine.owner import Route
+from latchstore.engine.owner import Claim, Route
 from latchstore.engine.table import Table
 from tests.tables import Entries, NobodyOwns, with_table
 
@@ -223,7 +223,7 @@ class NoTableLock(Table):
     def read(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         return function(*arguments)
 
-    def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+    def exclusively(self, operation: str | Claim, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         return function(*arguments)
 
 

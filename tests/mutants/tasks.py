@@ -14,8 +14,7 @@ from typing import Any
 
 from latchstore.aio.transaction import AsyncTransaction
 from latchstore.engine.batch import OptimisticBatch
-from latchstore.engine.owner import Claim
-from latchstore.engine.task_transaction import TaskTransaction
+from latchstore.engine.task_transaction import TaskClaim, TaskTransaction
 from latchstore.redis.loops import LoopConnection
 from tests.mutants.mutant import Break, Mutant, replaces
 from tests.mutants.redis import RedisMutant
@@ -40,11 +39,10 @@ def task_mutant(workload: str, faults: str = "") -> Callable[[Break], Mutant]:
 def block_of_all_tasks() -> None:
     """What any task of the thread calls goes to a block of one of them"""
 
-    @replaces(TaskTransaction, "_make_claim")
-    def make_claim(original: Any, self: Any, purpose: str) -> Claim:
-        claim: Claim = original(self, purpose)
-        claim.ident = get_ident()
-        return claim
+    @replaces(TaskClaim, "__init__")
+    def claim(original: Any, self: Any, *arguments: Any) -> None:
+        original(self, *arguments)
+        self.ident = get_ident()
 
     @replaces(TaskTransaction, "_belongs_to_this_thread")
     def belongs_to_this_thread(original: Any, self: Any) -> bool:

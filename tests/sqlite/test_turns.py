@@ -10,12 +10,12 @@ import pytest
 
 from latchstore import EventManager, LockTimeoutError, SqliteStore
 from latchstore.engine.owned import Block
-from latchstore.engine.owner import Claim
+from latchstore.engine.owner import Claim, Route
 from latchstore.engine.turns import Turns
 from tests.sqlite.other_process import TIMEOUT
 
 #: What those wait for whose turns are looked at.
-CLAIM = Claim(Block(), deque(), "a write")
+CLAIM = Claim(Block(), deque[Route]().append, "a write")
 
 
 class TestTurns:

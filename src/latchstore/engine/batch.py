@@ -17,6 +17,7 @@ from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Combined, Edit, Resolved, cause_of_edit, parts_of
 from latchstore.engine.interface import Engine, View
+from latchstore.engine.owner import Claim
 from latchstore.engine.selection import found, overlaid
 
 _NOTHING: Any = object()
@@ -272,17 +273,17 @@ class OptimisticBatch(WriteBatch):
     engine : Engine
     view : View
         The view that the transaction reads; `close` closes it.
-    purpose : str
-        For the error of a conflict.
+    claim : Claim
+        Names the transaction in the error of a conflict.
     """
 
-    __slots__ = ("_engine", "_partial", "_purpose", "_queries", "_read", "_view")
+    __slots__ = ("_claim", "_engine", "_partial", "_queries", "_read", "_view")
 
-    def __init__(self, engine: Engine, view: View, purpose: str) -> None:
+    def __init__(self, engine: Engine, view: View, claim: Claim) -> None:
         super().__init__(engine, view.revision + 1)
         self._engine = engine
         self._beneath = self._view = view
-        self._purpose = purpose
+        self._claim = claim
         # Keys that were read, including missing ones; and queries.
         self._read: set[str] = set()
         # Keys of which only data or only metadata was written: reading them reads the view as well.
@@ -361,7 +362,7 @@ class OptimisticBatch(WriteBatch):
         ]
         if keys:
             raise TransactionConflictError(
-                f"{self._purpose}: changed by others since it was read: {_shown(keys)}", tuple(keys)
+                f"{self._claim.purpose}: changed by others since it was read: {_shown(keys)}", tuple(keys)
             )
         # The commit that follows in the same section frees the pre-images that it held.
         self.close()

@@ -156,7 +156,7 @@ class BoundedTable(BoundedStore):
         store = self._store
         if store._closed or store._dispatcher.throttled:  # hot path: as in `TransactionalStore._write_one`
             store._admit_writer(purpose)
-        if self._table.commit(edits, purpose, None, check):
+        if self._table.commit(edits, purpose, check):
             store._deliver()
 
     def _needs_time(self) -> bool:

@@ -121,7 +121,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         if values.may_wait:
             in_the_way, first = values.look((unless[0], prefix))
             self._choose(in_the_way, first, unless[1])
-        if engine.commit(self, purpose, None, lambda: self._find(prefix, unless)):
+        if engine.commit(self, purpose, lambda: self._find(prefix, unless)):
             dispatcher.start_if_needed()
 
     def _find(self, prefix: str, unless: tuple[str, str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from latchstore.delivery.change_buffer import Published
 from latchstore.engine.follower import Follower
 from latchstore.engine.interface import Engine
 from latchstore.engine.observing import CommitObserver
+from latchstore.engine.owner import Route
 from latchstore.engine.publication import Publication
 from latchstore.engine.publishing import Publisher
 
@@ -37,12 +39,15 @@ class FollowingEngine(Engine):
     follower : Follower
     is_closed : bool
         Whether commits are refused.
+    abandoned : deque of Route
+        The routes of blocks that were freed without being exited.
     """
 
     publisher: Publisher
     publication: Publication
     follower: Follower
     is_closed: bool
+    abandoned: deque[Route]
 
     @abstractmethod
     def end_abandoned(self) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from latchstore.engine.interface import Engine
 from latchstore.engine.locks import AnyReadWriteLock, TableLock
-from latchstore.engine.owner import OWNER, Activity, Claim, Ownership, Route
+from latchstore.engine.owner import OWNER, Activity, Claim, Ownership, Route, purpose_of
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.routes import Routes
 
@@ -70,6 +70,7 @@ class GuardedEngine(Engine):
         "_lock_class",
         "_preparing",
         "_publisher",
+        "abandon",
         "abandoned",
         "detour",
         "followed",
@@ -99,8 +100,8 @@ class GuardedEngine(Engine):
         self.journal = None
         self.followed: bool = True
         self.garbage: deque[object] = publisher.garbage
-        # The purpose of the writer in a section, for error messages.
-        self._preparing: str | None = None
+        # The operation of the writer in a section, for error messages.
+        self._preparing: str | Claim | None = None
         self._renew_locks()
 
     def _renew_locks(self) -> None:
@@ -109,9 +110,11 @@ class GuardedEngine(Engine):
         self._lock.busy_with = self._busy_with
         self.owner: Ownership = Ownership()
         self.abandoned: deque[Route] = self.owner.abandoned
+        # hot path: made once, and not by each transaction.
+        self.abandon = self.owner.abandoned.append
 
     def _busy_with(self) -> str:
-        return self._preparing or "a commit"
+        return "a commit" if self._preparing is None else purpose_of(self._preparing)
 
     @property
     def latches(self) -> Latches:
@@ -190,7 +193,7 @@ class GuardedEngine(Engine):
         """Clear the readers' detour if no transaction is open; everything else is finished by then."""
         self.detour = self.routes or None
 
-    def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+    def exclusively(self, operation: str | Claim, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call an internal function in a section of the writer that makes no commit.
 
         Raises
@@ -202,14 +205,14 @@ class GuardedEngine(Engine):
         own = lock.own
         ident = get_ident()
         if own.holder:
-            lock.wait_for_writer(purpose)
-        spare = (ident, purpose, function)  # rule 6 of locks.py
+            lock.wait_for_writer(purpose_of(operation))
+        spare = (ident, operation, function)  # rule 6 of locks.py
         with own.mutex:
             own.holder = ident
-            self._preparing = purpose
+            self._preparing = operation
             try:
                 if own.readers:
-                    lock.wait_for_readers(purpose)
+                    lock.wait_for_readers(purpose_of(operation))
                 if self.journal is not None or self.abandoned:
                     self.finish_others()
                 self.followed = True
@@ -275,7 +278,7 @@ class GuardedEngine(Engine):
 
     def end(self, claim: Claim) -> None:
         if not claim.ended:
-            self.exclusively(claim.purpose, self._roll_back, claim)
+            self.exclusively(claim, self._roll_back, claim)
 
     def _roll_back(self, claim: Claim) -> None:
         if not claim.ended:
@@ -291,8 +294,9 @@ class GuardedEngine(Engine):
             claims.pop(OWNER, None)
         claim.ended = True
         claim.route = None
-        self.routes.forget(claim)
-        self.detour = self.routes or None
+        routes = self.routes
+        routes.forget(claim)
+        self.detour = routes or None
 
     def between_commits(self, function: Callable[[int], T]) -> T:
         return self.exclusively("watch", lambda: function(self.revision))
@@ -304,7 +308,7 @@ class GuardedEngine(Engine):
     def alone(self, purpose: str, timeout: float, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call an internal function while no other thread can commit; readers continue."""
         blocks = [_Block()]
-        claim = Claim(blocks[0], self.abandoned, purpose)
+        claim = Claim(blocks[0], self.abandon, purpose)
         try:
             try:
                 self.become_owner(claim, timeout)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -111,8 +110,8 @@ class Engine(ABC):
         The most seconds to wait for a lock or another writer, unless a call has its own timeout.
     routes : Routes
         The open transactions by thread: `begin` adds them, `commit` and `end` remove them.
-    abandoned : deque of Route
-        Receives the routes of blocks that were freed without being exited; the engine ends them.
+    abandon : callable
+        Notes the route of a block that was freed without being exited; the engine ends it.
     reads_wait : bool
         Whether a read may block, on a disk or a server; an asyncio task then reads in another thread.
     waits_in_loops : bool
@@ -128,7 +127,7 @@ class Engine(ABC):
     revision: int
     timeout: float
     routes: Routes
-    abandoned: deque[Route]
+    abandon: Callable[[Route], None]
     check_edit: Callable[[str, Edit], None] | None = None
 
     # -- reading what is committed ----------------------------------------------------------------
@@ -192,8 +191,7 @@ class Engine(ABC):
     def commit(
         self,
         edits: Collection[tuple[str, Edit]],
-        purpose: str,
-        claim: Claim | None = None,
+        operation: str | Claim,
         check: Callable[[], None] | None = None,
         timeout: float | None = None,
     ) -> bool:
@@ -203,10 +201,9 @@ class Engine(ABC):
         ----------
         edits : collection of str and Edit
             One for each key. If it is empty, the call ends a transaction that has changed nothing.
-        purpose : str
-            The name of the operation, for error messages of other writers.
-        claim : Claim, optional
-            That of the committing transaction; its `revision` is set, and it stops being the owner.
+        operation : str or Claim
+            The name of the operation, for error messages of other writers; or the claim of the committing
+            transaction, whose `revision` is set, and which stops being the owner.
         check : callable, optional
             Called at the instant of the commit, before it is decided; raises to prevent the commit.
         timeout : float, optional

@@ -75,6 +75,7 @@ class OwnedEngine(FollowingEngine):
         """Reset to no writer."""
         self.owner: Ownership = Ownership()
         self.abandoned: deque[Route] = self.owner.abandoned
+        self.abandon = self.owner.abandoned.append
         self._turns = Turns()
         # Held while a claim is ended, so that no thread releases the lock of the next one.
         self._ending = Latch()
@@ -110,7 +111,7 @@ class OwnedEngine(FollowingEngine):
     def with_claim(self, purpose: str, function: Callable[[Claim], T]) -> T:
         """Call a function of ours with a claim, which lasts until the end of the call."""
         blocks = [Block()]
-        claim = Claim(blocks[0], self.abandoned, purpose)
+        claim = Claim(blocks[0], self.abandon, purpose)
         try:
             try:
                 return function(claim)

@@ -22,7 +22,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Thread, get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -65,9 +65,10 @@ class Claim:
     Parameters
     ----------
     block : object
-    abandoned : deque
+    abandon : callable
         The engine's, which receives the route when the block is freed.
-    purpose : str
+    purpose : str, optional
+        The name of the operation, if it is not a transaction.
     notes : str, optional
         The notes of a transaction.
 
@@ -79,8 +80,6 @@ class Claim:
         Identifies the calls that go to the block: the thread's identifier; or, for a block of an asyncio
         task, that task. The task is referenced weakly, since it may have the block open when its loop is
         gone.
-    purpose : str
-        The name of the operation, for error messages.
     notes : str or None
         The notes of the transaction; None if it is not one.
     since : float
@@ -104,11 +103,11 @@ class Claim:
     __slots__ = (
         "_info",
         "_number",
+        "_purpose",
         "ended",
         "failure",
         "ident",
         "notes",
-        "purpose",
         "revision",
         "route",
         "since",
@@ -117,11 +116,11 @@ class Claim:
     )
 
     def __init__(
-        self, block: object, abandoned: deque[Route], purpose: str, notes: str | None = None
+        self, block: object, abandon: Callable[[Route], None], purpose: str = "", notes: str | None = None
     ) -> None:
         self.thread: Thread = this_thread.thread
         self.ident: int | weakref.ref[object] = get_ident()
-        self.purpose: str = purpose
+        self._purpose = purpose
         self.notes: str | None = notes
         self.since: float = 0.0
         self.revision: int | None = None
@@ -130,11 +129,17 @@ class Claim:
         self.ended: bool = False
         self._info: TransactionInfo | None = None
         self._number = 0 if notes is None else next(_transaction_numbers)
-        route = Route(block, abandoned.append)
+        route = Route(block, abandon)
         self.route: Route | None = route
         route.claim = self
         route.outer = route.batch = None
         route.savepoint = 0
+
+    @property
+    def purpose(self) -> str:
+        """The name of the operation, for error messages."""
+        # hot path: that of a transaction is mostly not needed.
+        return self._purpose if self.notes is None else f"transaction {self.notes!r}"
 
     @property
     def info(self) -> TransactionInfo | None:
@@ -142,6 +147,11 @@ class Claim:
         if self._info is None and self.notes is not None:
             self._info = TransactionInfo(self._number, self.notes, self.thread.name)
         return self._info
+
+
+def purpose_of(operation: str | Claim) -> str:
+    """Return the name of an operation, which may be a transaction, for error messages."""
+    return operation if isinstance(operation, str) else operation.purpose
 
 
 class Route(weakref.ref[object]):

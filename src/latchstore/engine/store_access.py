@@ -49,7 +49,7 @@ class StoreAccess:
         """Commit edits of different keys outside transactions, like `Engine.commit`."""
         store = self._store
         store._admit_writer(purpose)
-        if store._engine.commit(edits, purpose, None, check):
+        if store._engine.commit(edits, purpose, check):
             store._deliver()
 
     def write(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:

@@ -51,7 +51,7 @@ from latchstore.engine.indexed import IndexedEngine
 from latchstore.engine.interface import View
 from latchstore.engine.journal import Decided, Gate, Many, Revised
 from latchstore.engine.locks import AnyReadWriteLock
-from latchstore.engine.owner import OWNER, Claim
+from latchstore.engine.owner import OWNER, Claim, purpose_of
 from latchstore.engine.preimages import LayerView, Preimages
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
@@ -150,11 +150,11 @@ class Table(IndexedEngine):
     def commit(
         self,
         edits: Collection[tuple[str, Edit]],
-        purpose: str,
-        claim: Claim | None = None,
+        operation: str | Claim,
         check: Callable[[], None] | None = None,
         timeout: float | None = None,
     ) -> bool:
+        claim = None if isinstance(operation, str) else operation
         lock, owner = self._lock, self.owner
         own = lock.own
         ident = get_ident()
@@ -163,18 +163,18 @@ class Table(IndexedEngine):
         try:
             while True:
                 if own.holder:
-                    lock.wait_for_writer(purpose)
-                spare = (ident, purpose, claim)  # rule 6 of locks.py
+                    lock.wait_for_writer(purpose_of(operation))
+                spare = (ident, operation, claim)  # rule 6 of locks.py
                 with own.mutex:
                     own.holder = ident
-                    self._preparing = purpose
+                    self._preparing = operation
                     try:
                         if own.readers:
-                            lock.wait_for_readers(purpose)
+                            lock.wait_for_readers(purpose_of(operation))
                         if self.journal is not None or owner.abandoned:
                             self.finish_others()
                         if not owner.claims or owner.claims.get(OWNER) is claim:
-                            self.journal = decided = self._decide(edits, purpose, claim, check)
+                            self.journal = decided = self._decide(edits, operation, claim, check)
                             self.finish()
                             break
                     finally:
@@ -183,12 +183,11 @@ class Table(IndexedEngine):
                         self._preparing = None
                         own.holder = 0
                         del spare
-                if left is None:
-                    left = self.timeout if timeout is None else timeout
-                left = owner.wait(claim, purpose, left, self.timeout if timeout is None else timeout)
+                seconds = self.timeout if timeout is None else timeout
+                left = owner.wait(claim, purpose_of(operation), seconds if left is None else left, seconds)
         except BaseException:
             if decided is not None and self.journal is decided:
-                self.settle(purpose)
+                self.settle(purpose_of(operation))
             raise
         if owner.waiters.bells or self.garbage or owner.abandoned:
             self.after_section()
@@ -197,13 +196,13 @@ class Table(IndexedEngine):
     def _decide(
         self,
         edits: Collection[tuple[str, Edit]],
-        purpose: str,
+        operation: str | Claim,
         claim: Claim | None,
         check: Callable[[], None] | None,
     ) -> Decided:
         """Return the commit of the edits, or raise; in a section of the writer."""
         if self._is_closed and (claim is None or self.owner.claims.get(OWNER) is not claim):
-            self._publisher.refuse(purpose)  # but admit the transaction that `close` waits for
+            self._publisher.refuse(purpose_of(operation))  # but admit the transaction that `close` waits for
         if check is not None:
             check()
         revision = self.revision + 1
@@ -359,7 +358,7 @@ class Table(IndexedEngine):
         if not exclusive:
             view = LayerView(self.preimages, self.select_at)
             try:
-                self.exclusively(claim.purpose, self._begin_optimistic, claim, view)
+                self.exclusively(claim, self._begin_optimistic, claim, view)
             except BaseException:
                 view.close()
                 raise
@@ -370,7 +369,7 @@ class Table(IndexedEngine):
             self._publisher.refuse(claim.purpose)
         has_listeners = self._has_listeners  # hot path: as in `EntryStore.set`
         if has_listeners(StoreTransactionStartEvent):
-            self.exclusively(claim.purpose, self._publisher.begin, claim)
+            self.exclusively(claim, self._publisher.begin, claim)
         return None
 
     def _begin_optimistic(self, claim: Claim, view: LayerView) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
-from latchstore.engine.owner import Claim
+from latchstore.engine.owner import Claim, Route
 from latchstore.engine.tasks import current_task, task_reference
 from latchstore.engine.transaction import Functions, Host, Transaction, call_all
 
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from latchstore.engine.transactional_store import TransactionalStore
 
 T = TypeVar("T")
+
+
+class TaskClaim(Claim):
+    """The claim of a task's transaction: it is the task's, whichever thread works for that."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, block: TaskTransaction, abandon: Callable[[Route], None], purpose: str, notes: str
+    ) -> None:
+        super().__init__(block, abandon, purpose, notes)
+        self.thread, self.ident = block._home, block._reference
+        assert self.info is not None  # created now, with the name of the loop's thread
 
 
 class TaskTransaction(Transaction):
@@ -36,6 +49,8 @@ class TaskTransaction(Transaction):
     """
 
     __slots__ = ("_callbacks", "_home", "_home_ident", "_owner", "_reference", "_working")
+
+    _claim_class = TaskClaim
 
     def __init__(self, store: Host, notes: str, timeout: float | None) -> None:
         super().__init__(store, notes, timeout, optimistic=True)
@@ -53,12 +68,6 @@ class TaskTransaction(Transaction):
         super().__enter__()
         self._thread, self._task = self._home, self._owner
         return self
-
-    def _make_claim(self, purpose: str) -> Claim:
-        claim = super()._make_claim(purpose)
-        claim.thread, claim.ident = self._home, self._reference
-        assert claim.info is not None  # created now, with the name of the loop's thread
-        return claim
 
     def _commit(self, batch: WriteBatch) -> None:
         if self._claim is not None and self._outer is None:

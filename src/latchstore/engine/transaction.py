@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
 
 from latchstore.contract.arguments import check_function, checked_timeout, describe, document_as
 from latchstore.contract.errors import TransactionClosedError, WrongThreadError
@@ -123,6 +123,8 @@ class Transaction(BatchStore):
         "optimistic",
     )
 
+    _claim_class: ClassVar[type[Claim]] = Claim
+
     def __init__(self, store: Host, notes: str, timeout: float | None, optimistic: bool = False) -> None:
         self.event_manager: BaseEventManager = store.event_manager  # hot path: no inherited constructors
         self.notes: str = notes
@@ -188,28 +190,22 @@ class Transaction(BatchStore):
 
     def _begin(self) -> None:
         engine, store = self._engine, self._store
-        purpose = f"transaction {self.notes!r}"
-        self._claim = claim = self._make_claim(purpose)
+        self._claim = claim = self._claim_class(self, engine.abandon, "", self.notes)
         route = claim.route
         assert route is not None
         if store._closed or store._dispatcher.throttled:  # hot path: as in `TransactionalStore._write_one`
-            store._admit_writer(purpose, self._timeout)
+            store._admit_writer(claim.purpose, self._timeout)
         if self.optimistic:
             claim.since = time.time()  # it never waits, so it is open from now on
         view = engine.begin(claim, not self.optimistic, self._timeout)
         if claim.start is not None:
             store._deliver()
         route.batch = batch = (
-            WriteBatch(engine, engine.revision + 1)
-            if view is None
-            else OptimisticBatch(engine, view, purpose)
+            WriteBatch(engine, engine.revision + 1) if view is None else OptimisticBatch(engine, view, claim)
         )
         self._route = route
         self._thread = claim.thread
         self._batch = batch
-
-    def _make_claim(self, purpose: str) -> Claim:
-        return Claim(self, self._engine.abandoned, purpose, self.notes)
 
     def _begin_inside(self, outer: Transaction) -> None:
         batch, claim = outer._open_batch(), outer._claim
@@ -311,7 +307,14 @@ class Transaction(BatchStore):
     def _check_end(self, innermost: bool = True) -> None:
         """Raise an error if the block cannot end now; `innermost`: or a nested block is open."""
         # hot path: the usual case of `_open_batch`, inlined.
-        if self._batch is None or self._thread is not this_thread.thread or self._task is not current_task():
+        if (
+            self._batch is None
+            or self._thread is not this_thread.thread
+            or self._task is not None
+            or "asyncio" in MODULES
+            or "trio" in MODULES
+            or "greenlet" in MODULES
+        ):
             self._open_batch()
         # Not through the transaction itself, which the collector may be about to free.
         route, routes = self._route, self._engine.routes
@@ -384,7 +387,7 @@ class Transaction(BatchStore):
             check = batch.check
             if self._store._closed or self._store._dispatcher.throttled:
                 self._store._admit_writer(claim.purpose, self._timeout)
-        if self._engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
+        if self._engine.commit(batch.edits(), claim, check, self._timeout):
             self._store._deliver()
 
     def _finish(self) -> None:

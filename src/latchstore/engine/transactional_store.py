@@ -34,6 +34,7 @@ from latchstore.engine.entry_reader import EntryReader, all_there
 from latchstore.engine.entry_store import EntryStore
 from latchstore.engine.selection import found
 from latchstore.engine.snapshot import Snapshot
+from latchstore.engine.tasks import MODULES
 from latchstore.engine.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -105,7 +106,17 @@ class TransactionalStore(DeliveredStore):
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         engine = self._engine
         if engine.routes and (transaction := engine.routes.current()) is not None:
-            transaction._write_one(key, edit, purpose)
+            # hot path: not `_write_one`, which would check the thread again.
+            batch = transaction._batch
+            if (
+                batch is None
+                or transaction._task is not None
+                or "asyncio" in MODULES
+                or "trio" in MODULES
+                or "greenlet" in MODULES
+            ):
+                batch = transaction._open_batch()
+            batch.put(key, edit)
             return
         dispatcher = self._dispatcher
         if self._closed or dispatcher.throttled:

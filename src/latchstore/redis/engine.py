@@ -39,7 +39,7 @@ from latchstore.engine.first_values import FirstValues
 from latchstore.engine.follower import Follower
 from latchstore.engine.interface import View
 from latchstore.engine.owned import Hold, OwnedEngine, block_of
-from latchstore.engine.owner import OWNER, Claim
+from latchstore.engine.owner import OWNER, Claim, purpose_of
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
 from latchstore.redis.bounds import CacheCall, Caches
@@ -190,11 +190,11 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     def commit(
         self,
         edits: Collection[tuple[str, Edit]],
-        purpose: str,
-        claim: Claim | None = None,
+        operation: str | Claim,
         check: Callable[[], None] | None = None,
         timeout: float | None = None,
     ) -> bool:
+        purpose, claim = purpose_of(operation), None if isinstance(operation, str) else operation
         if claim is not None and self.owner.claims.get(OWNER) is claim:
             return self._commit_exclusive(edits, claim)
         timeout = self.timeout if timeout is None else timeout

@@ -114,17 +114,16 @@ class SqliteEngine(OwnedFile):
     def commit(
         self,
         edits: Collection[tuple[str, Edit]],
-        purpose: str,
-        claim: Claim | None = None,
+        operation: str | Claim,
         check: Callable[[], None] | None = None,
         timeout: float | None = None,
     ) -> bool:
-        if claim is not None:
-            return self._commit_of(claim, claim, edits, check, timeout)
+        if not isinstance(operation, str):
+            return self._commit_of(operation, operation, edits, check, timeout)
         for key, edit in edits:
             check_edit(key, edit)  # before waiting for others
         blocks = [Block()]
-        claim = Claim(blocks[0], self.abandoned, purpose)
+        claim = Claim(blocks[0], self.abandon, operation)
         try:
             try:
                 return self._commit_of(claim, None, edits, check, timeout)

@@ -59,7 +59,7 @@ class OwnedFile(ReadingEngine, OwnedEngine):
     def alone(self, purpose: str, function: Callable[[sqlite3.Connection], object]) -> None:
         """Call a function in a transaction of SQLite that is not a commit of the store."""
         blocks = [Block()]
-        claim = Claim(blocks[0], self.abandoned, purpose)
+        claim = Claim(blocks[0], self.abandon, purpose)
 
         def call(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")

@@ -176,9 +176,11 @@ class Transaction(BatchStore):
         routes = self._engine.routes
         try:
             outer = routes.current() if routes else None
-            self._task = current_task()
             if "greenlet" in MODULES:  # which gevent and eventlet import
                 warn_if_patched_later()
+                self._task = current_task()
+            elif "asyncio" in MODULES or "trio" in MODULES:
+                self._task = current_task()
             if outer is None:
                 self._begin()
             else:

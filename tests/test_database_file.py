@@ -55,6 +55,39 @@ def test_it_reads_what_sqlite_reads(tmp_path: Path, page_size: int, auto_vacuum:
         next(database.rows(root, 3))
 
 
+@pytest.mark.parametrize("rows", [1, 30, 12_000])
+@pytest.mark.parametrize("kind", ["alike", "of all kinds"])
+def test_small_rows_on_many_pages(tmp_path: Path, rows: int, kind: str) -> None:
+    """They are read together, unless one of them continues on another page."""
+    chance = random.Random(rows)
+    path = tmp_path / "file"
+    file = sqlite3.connect(path, isolation_level=None)
+    file.executescript("PRAGMA synchronous = OFF; CREATE TABLE t (a, b, c, d)")
+    small = [None, *INTEGERS, 0.5, "", "\u00fc", "x" * 60, b"", b"y" * 60]
+    values = [
+        ("key", b"data", 1.5, number) if kind == "alike" else tuple(chance.choices(small, k=4))
+        for number in range(rows)
+    ]
+    if rows > 10_000:
+        values[11_000] = ("long", b"z" * 9_000, None, 0)
+    file.execute("BEGIN")
+    file.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", values)
+    file.execute("COMMIT")
+    file.close()
+    found = list(Database(path.read_bytes()).rows(2, 4))
+    assert list(map(repr, found)) == list(map(repr, values))  # 1 is not 1.0
+
+
+def test_rows_out_of_order_are_refused(tmp_path: Path) -> None:
+    content = bytes_of_table(tmp_path, 512, "(x'0000'), (x'0000'), (x'0000')")
+    assert [*Database(bytes(content)).rows(2, 1)] == [(b"\0\0",)] * 3
+    offsets = content[512 + 8 : 512 + 14]
+    for order in (offsets[2:4] + offsets[:2] + offsets[4:], offsets[:2] + offsets[:2] + offsets[4:]):
+        content[512 + 8 : 512 + 14] = order
+        with pytest.raises(DamageError, match="out of order"):
+            list(Database(bytes(content)).rows(2, 1))
+
+
 def varint(value: int) -> list[int]:
     return [0x80 | value >> 14, 0x80 | value >> 7 & 0x7F, value & 0x7F]
 
@@ -86,6 +119,51 @@ def test_rows_that_lie_over_each_other_are_not_more_than_there_is(tmp_path: Path
     assert len(next(rows)[0]) == 49_996
     with pytest.raises(DamageError, match="longer than their page"):
         next(rows)
+
+
+def test_short_rows_that_lie_over_each_other_or_over_the_next_page(tmp_path: Path) -> None:
+    content = bytes_of_table(tmp_path, 4096, "(zeroblob(3900))")
+    content += bytes(4096)
+    content[28:32] = (3).to_bytes(4, "big")
+    table = 4096
+
+    def with_rows(*places: int) -> Database:
+        """Have rows of 97 bytes, each with the size of its record, its number and its header."""
+        for number, at in enumerate(places):
+            content[table + at : table + at + 6] = bytes([99, number + 1, 3, 0x81, 0x4C, 0])
+        content[table + 3 : table + 5] = len(places).to_bytes(2, "big")
+        content[table + 8 : table + 8 + 2 * len(places)] = b"".join(at.to_bytes(2, "big") for at in places)
+        return Database(bytes(content))
+
+    assert len(list(with_rows(*range(300, 300 + 41 * 10, 10)).rows(2, 1))) == 41
+    with pytest.raises(DamageError, match="longer than their page"):
+        list(with_rows(*range(300, 300 + 42 * 10, 10)).rows(2, 1))
+    assert len(list(with_rows(4096 - 101).rows(2, 1))) == 1
+    with pytest.raises(DamageError, match="longer than their page"):
+        list(with_rows(4096 - 100).rows(2, 1))
+
+
+def test_rows_out_of_order_far_from_each_other_are_refused(tmp_path: Path) -> None:
+    """As well where not all rows are read together."""
+    path = tmp_path / "file"
+    file = sqlite3.connect(path, isolation_level=None)
+    file.executescript("PRAGMA page_size = 4096; CREATE TABLE t (a); BEGIN")
+    file.executemany("INSERT INTO t VALUES (?)", [(b"",)] * 16_000)
+    file.execute("COMMIT")
+    file.close()
+    content = bytearray(path.read_bytes())
+    refused = 0
+    for page in range(8192, len(content), 4096):
+        row = page + int.from_bytes(content[page + 8 : page + 10], "big")
+        number = content[row + 1]  # its first seven bits
+        if content[page] == 0x0D and number > 0x81:
+            content[row + 1] = 0x81
+            with pytest.raises(DamageError, match="out of order"):
+                list(Database(bytes(content)).rows(2, 1))
+            content[row + 1] = number
+            refused += 1
+    assert refused > 10
+    assert len(list(Database(bytes(content)).rows(2, 1))) == 16_000
 
 
 def test_a_row_that_is_longer_than_its_values_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 #: The switch interval meanwhile, in seconds.
-INTERVAL = 0.0005
+INTERVAL = 0.00025
 
 # The application's interval meanwhile, for a child that is forked then: nobody there restores it.
 _usual: list[float] = []

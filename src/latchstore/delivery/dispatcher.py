@@ -61,8 +61,7 @@ class _Deliverer(ListenerCalls):
         super().__init__(listener_name)
         self._name = name
         self._limit = limit
-        # Below the limit, so that each wake-up has room for several events; else writers and listeners
-        # alternate.
+        # Below the limit: a wake-up has room for several events, or writers and listeners would alternate.
         self._room_below = None if limit is None else limit - limit // 16
         self._timers: TimerHeap = TimerHeap()
         self.delivered_revision: int = 0
@@ -177,10 +176,11 @@ class _Deliverer(ListenerCalls):
         self._newest = ended
         self._started = thread = DeliveryThread(partial(self._run, ended), self._name)
         thread.start()
-        while not self._post and not ended and thread.is_alive():
+        # A thread that was there has begun: as it leaves, neither shows it for a moment.
+        while not (began := bool(self._post or ended)) and thread.is_alive():
             time.sleep(0)
         self._warned = False
-        return bool(self._post or ended)
+        return began or bool(ended)
 
     def _run(self, ended: list[None]) -> None:
         """Deliver until an end is queued; the target of the thread."""

@@ -27,6 +27,9 @@ from latchstore.stress.workloads import Action, RolledBackError, Workload, outco
 #: Seconds after which an exception set in another thread has been raised or dropped.
 _DROPPED_AFTER = 1.0
 
+#: Seconds that faults have to undo what they do at the moment, before anything is written.
+_UNDONE_AFTER = 1.0
+
 
 class WorkerError(Exception):
     """A thread of a run got an error that the store must not raise.
@@ -197,8 +200,11 @@ class Crew:
         self._open: list[tuple[Action, int] | None] = [None] * threads
         # The number of actions that each thread has left.
         self._left = list(lengths)
-        # Whether an exception from outside is pending in each thread.
+        # Whether an exception from outside is pending in each thread, and whether the thread has ended: its
+        # identifier may be that of another one then. Each is set while the lock is held.
         self._interrupted = [False] * threads
+        self._ended = [False] * threads
+        self._deciding = threading.Lock()
         self._chance = random.Random(seed)  # noqa: S311 (nothing secret)
         self._errors: list[BaseException] = []
         self._over = False
@@ -226,10 +232,14 @@ class Crew:
         deadline = time.monotonic() + timeout
         if seconds is not None:
             self._last_begin = time.monotonic() + seconds
-        for thread in (*self._workers, *self._disturbers):
-            thread.start()
-        _join(self._workers, deadline)
-        self._over = True
+        try:
+            for thread in (*self._workers, *self._disturbers):
+                thread.start()
+            _join(self._workers, deadline)
+        finally:
+            # Also after Ctrl-C: under a fault, such as a full disk, what is printed may be lost.
+            self._over = True
+            _join(self._disturbers, time.monotonic() + _UNDONE_AFTER)
         _join(self._disturbers, deadline)
         if self._errors:
             raise WorkerError(f"a thread of the run raised {self._errors[0]!r}") from self._errors[0]
@@ -242,12 +252,14 @@ class Crew:
         source = self._first + number
         turns = self._turns(source)
         self._barrier.wait()
-        while self._has_left(number) or self._interrupted[number]:
+        while True:
             # An injected exception may come anywhere, also between two operations; only one at a time. A run
             # ends at its first error: with a store that has left a lock held it would continue for hours.
             try:
                 self._do_all(turns, number)
                 self._await_exception(number)
+                if self._ends(number):
+                    return
             except StopIteration:
                 # An exception from outside has ended the source of actions. Continue with those of a thread
                 # that does not exist, as each value must be written once.
@@ -264,7 +276,18 @@ class Crew:
         return itertools.cycle([workload.actions(number, self._seed) for workload in self._workloads])
 
     def _has_left(self, number: int) -> bool:
-        return self._left[number] > 0 and not self._errors and time.monotonic() < self._last_begin
+        return (
+            self._left[number] > 0
+            and not (self._errors or self._over)
+            and time.monotonic() < self._last_begin
+        )
+
+    def _ends(self, number: int) -> bool:
+        """Return whether a thread ends; no exception from outside is set in it from then on."""
+        with self._deciding:
+            if not (self._has_left(number) or self._interrupted[number]):
+                self._ended[number] = True
+        return self._ended[number]
 
     def _do_all(self, turns: Iterator[Iterator[Action]], number: int) -> None:
         while self._has_left(number):
@@ -314,12 +337,18 @@ class Crew:
     def interrupt(self, error: type[BaseException]) -> bool:
         """Raise an exception in a busy worker, unless its last one is still pending."""
         for number in self._chance.sample(range(len(self._workers)), len(self._workers)):
-            ident = self._workers[number].ident
-            if self._open[number] is not None and not self._interrupted[number] and ident is not None:
-                self._interrupted[number] = True
-                _set_exception(ident, error)
+            if self._open[number] is not None and self._interrupt(number, error):
                 return True
         return False
+
+    def _interrupt(self, number: int, error: type[BaseException]) -> bool:
+        with self._deciding:
+            ident = self._workers[number].ident
+            if self._interrupted[number] or self._ended[number] or ident is None:
+                return False
+            self._interrupted[number] = True
+            _set_exception(ident, error)
+            return True
 
     def _go_on_disturbing(self, fault: Fault) -> None:
         while not self._over and fault.disturb(self._store, self):

@@ -12,11 +12,14 @@ Thread safety: the functions have no state.
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
+import os
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from latchstore.contract.errors import RevisionMismatchError
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
@@ -24,6 +27,8 @@ from latchstore.delivery.event_manager import EventManager
 from latchstore.stress.history import Invocation
 from latchstore.stress.models import REFUSED, UNKNOWN
 from latchstore.stress.workloads.action import RolledBackError
+
+T = TypeVar("T")
 
 #: A method, its key, its argument.
 Call = Sequence[Any]
@@ -204,29 +209,55 @@ def _make_index_again(store: Any, group: str, name: str) -> None:
 # -- files --------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def _folder() -> TemporaryDirectory[str]:
+    """Return a folder for files, which is removed when the process ends.
+
+    One for each call would be removed by `shutil`, which closes a descriptor twice, perhaps one that is used
+    again, if an exception from outside comes after the first time.
+    """
+    return TemporaryDirectory(prefix="latchstore-stress-")
+
+
+_numbers = itertools.count()
+
+
+def _with_a_file(use: Callable[[Path], T]) -> T:
+    """Call a function with the path of a file that does not exist yet."""
+    path = Path(_folder().name, f"{os.getpid()}.{next(_numbers)}")
+    try:
+        return use(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _by_a_file(store: AbstractReadOnlyStore, key: str) -> str:
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "data")
+    def read(path: Path) -> str:
         store.to_file(key, path)
         return path.read_text(encoding="utf-8")
 
+    return _with_a_file(read)
+
 
 def _from_file(store: AbstractStore, key: str, data: str) -> None:
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "data")
+    def write(path: Path) -> None:
         path.write_text(data, encoding="utf-8")
         store.from_file(key, path)
+
+    _with_a_file(write)
 
 
 def _saved(store: Any, group: str, _: Any) -> list[Any]:
     """Return the entries of a group from a file that the store is saved to."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "store")
+
+    def save(path: Path) -> list[Any]:
         store.save(path)
         copy = type(store).load(path, EventManager())
         found = [[key, *pair_of(copy.get(key))] for key in sorted(copy.glob(f"{group}/*"))]
         copy.close()
-    return found
+        return found
+
+    return _with_a_file(save)
 
 
 # -- mappings -----------------------------------------------------------------------------------------

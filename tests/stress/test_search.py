@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -14,9 +15,9 @@ import pytest
 from latchstore import AbstractStore, DictMemoryStore, EventManager
 from latchstore.stress.controlled import Laboratory, Program
 from latchstore.stress.faults import FAULTS
-from latchstore.stress.search import Found, Mode, Settings, search
+from latchstore.stress.search import Found, Mode, Settings, measured, search
 from latchstore.stress.strategies import Replay, schedule_of
-from latchstore.stress.workloads import WORKLOADS
+from latchstore.stress.workloads import WORKLOADS, Action, Workload
 
 
 class NoIsolation(DictMemoryStore):
@@ -91,6 +92,21 @@ SCHEDULES = int(os.environ.get("LATCHSTORE_SCHEDULES", "6"))
 OPERATIONS = int(os.environ.get("LATCHSTORE_OPERATIONS", "1"))
 
 MODES: tuple[Mode, ...] = ("random", "whole", "pct", "exhaustive")
+
+
+@pytest.mark.parametrize("name", ["sizes", "mappings", "removals", "optimistic", "phantoms"])
+def test_operations_of_all_names_are_measured(name: str) -> None:
+    workload, laboratory = WORKLOADS[name](), Laboratory(ours)
+    with laboratory.open():
+        size = measured(laboratory, workload, 3)
+    seeds = range(5)
+    actions = [each for seed in seeds for thread in range(3) for each in _first(workload, seed, thread)]
+    unknown = [each.name for each in actions if each.name not in size.of_each]
+    assert len(unknown) <= len(actions) / 20, set(unknown)
+
+
+def _first(workload: Workload, seed: int, thread: int) -> Iterator[Action]:
+    return itertools.islice(workload.actions(thread, seed), 8)
 
 
 @pytest.mark.parametrize("mode", MODES)

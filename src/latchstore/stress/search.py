@@ -64,6 +64,9 @@ _EXHAUSTIVE = 2
 #: The actions of each thread in the runs that count points: later ones, as the first are of few kinds.
 _MEASURED = tuple(range(24, 28))
 
+#: Actions of each thread among which one of each name is looked for.
+_LOOKED_THROUGH = 60
+
 #: Values of `depth` for `Priorities`, in turn.
 _DEPTHS = (2, 3, 4)
 
@@ -216,11 +219,33 @@ def size_of(points: int, lengths: Mapping[str, Sequence[float]]) -> Size:
 
 def measured(laboratory: Laboratory, workload: Workload, threads: int) -> Size:
     """Return the size of runs of a workload."""
-    # The first run imports modules and fills caches, for which a thread is enough.
-    for kept in ((_MEASURED[:2],), (_MEASURED,) * threads):
+
+    def run_of(kept: Sequence[Sequence[int]]) -> tuple[int, dict[str, list[int]]]:
         strategy = OneByOne()
-        run = laboratory.run(Program(workload, 0, kept), strategy)
-    return size_of(run.points, strategy.lengths)
+        run = laboratory.run(Program(workload, 0, tuple(map(tuple, kept))), strategy)
+        return run.points, strategy.lengths
+
+    # The first run imports modules and fills caches, for which a thread is enough.
+    run_of([_MEASURED[:2]])
+    points, lengths = run_of([_MEASURED] * threads)
+    # Operations of unknown length would be interrupted as if they were as long as the others are on average.
+    kept = _one_of_each(workload, threads, set(lengths))
+    others = run_of(kept)[1] if any(kept) else {}
+    size = size_of(points, lengths)
+    return size._replace(of_each={**size_of(0, others).of_each, **size.of_each})
+
+
+def _one_of_each(workload: Workload, threads: int, known: set[str]) -> list[list[int]]:
+    """Return for each thread the numbers of some of its first actions: in all, one of each name not known."""
+    program = Program.of(workload, 0, threads, _LOOKED_THROUGH)
+    kept: list[list[int]] = []
+    for thread in range(threads):
+        kept.append([])
+        for number, action in enumerate(program.actions(thread)):
+            if action.name not in known:
+                known.add(action.name)
+                kept[thread].append(number)
+    return kept
 
 
 def _size_of_failed(run: Run) -> Size:

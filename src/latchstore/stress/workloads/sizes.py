@@ -39,16 +39,17 @@ class Sizes(TransactionalWorkload, Calls):
     def calls(
         self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
     ) -> list[Call]:
-        """Return calls that add all keys, remove all, or remove one and add another.
+        """Return calls after which there are as many keys as before, in most cases others.
 
-        So no other thread may count some of them only.
+        So any other length is wrong. Some leave all keys, or none.
         """
         keys = [f"{group}/{number}" for number in range(self.keys)]
         chance.shuffle(keys)
-        adds: list[Call] = [["from_bytes", key, data_of(value)] for key in keys]
-        removes: list[Call] = [["delete", key, None] for key in keys]
-        moves = [removes[0], adds[1]]
-        return chance.choices((adds, removes, moves), (2, 2, 1))[0]
+        left = chance.choices((self.first_keys, self.keys, 0), (6, 1, 1))[0]
+        calls: list[Call] = [["from_bytes", key, data_of(value)] for key in keys[:left]]
+        calls += [["delete", key, None] for key in keys[left:]]
+        chance.shuffle(calls)
+        return calls
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether the store has transactions, and a length."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from readerwriterlock import rwlock
 
-from latchstore import DictMemoryStore, EventManager
+from latchstore import BaseEventManager, DictMemoryStore, EventManager
 from latchstore.delivery.waiting import Latch
 from latchstore.engine.inspection import table_of
 from latchstore.engine.locks import ReadWriteLock, TableLock
+from latchstore.stress.campaign import Plan, carry_out
+from latchstore.stress.faults import FAULTS
 from latchstore.stress.lock_order import LockOrder, NamedLock, NotingReaders, note_handles
 from latchstore.stress.recording import RecordingLock, held_now, recorded
 from latchstore.stress.scope import Scope
+from latchstore.stress.workloads import Registers
 
 
 class Plain:
@@ -193,3 +197,18 @@ def test_a_foreign_lock_of_a_store_is_noted_for_as_long_as_it_is_held() -> None:
     edges = {(edge.held.split(",")[0], edge.taken.split(",")[0]) for edge in order.edges()}
     assert ("ReadWriteLock", "RWLockFair") in edges
     assert order.problem() is None
+
+
+@pytest.mark.parametrize(("name", "is_recorded"), [("streams", True), ("async", False), ("gc", False)])
+def test_under_some_faults_the_locks_are_those_of_the_system(name: str, is_recorded: bool) -> None:
+    kinds = set()
+
+    def make(event_manager: BaseEventManager | None = None, **options: Any) -> DictMemoryStore:
+        store = DictMemoryStore(event_manager, **options)
+        mutex = table_of(store).latches.table.own.mutex
+        kinds.add(isinstance(getattr(mutex.acquire, "__self__", None), RecordingLock))
+        return store
+
+    plan = Plan([Registers()], threads=2, seconds=None, operations=400, faults=[FAULTS[name]])
+    assert not carry_out(plan, make, lambda progress: None).result.problems
+    assert (True in kinds) is is_recorded

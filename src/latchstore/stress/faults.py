@@ -83,8 +83,8 @@ class Fault:
     #: Whether it supports threads of the system, and controlled threads.
     native: ClassVar[bool] = True
     controlled: ClassVar[bool] = True
-    #: Whether native threads may have locks that record their order. Those are written in Python, so an
-    #: exception from outside may leave them held, which it cannot with the system's own.
+    #: Whether native threads may have locks that record their order. Those are written in Python: before
+    #: they return, an exception from outside may leave them held, and a finalizer wait for its own thread.
     recorded: ClassVar[bool] = True
     #: Whether it supports several processes.
     processes: ClassVar[bool] = True
@@ -306,6 +306,7 @@ class Collector(Fault):
     """Garbage whose finalizers use the store, in whichever thread the collector runs."""
 
     name = "gc"
+    recorded = False
 
     def prepare(self, store: AbstractStore) -> None:
         _put(store, self.name)

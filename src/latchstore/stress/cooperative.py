@@ -16,7 +16,6 @@ import queue
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, GenericAlias, ModuleType
@@ -32,8 +31,15 @@ from latchstore.stress.tasks import Task, current_task
 _Lock = _thread.allocate_lock
 _SimpleQueue = queue.SimpleQueue
 
-#: The holder of a lock acquired by a thread that is not controlled, before or after a run.
-OUTSIDE = Task(cast("Scheduler", None), -1, "outside of the run")
+
+class _Outside(threading.local):
+    """The calling thread as the holder of locks while it is not controlled: before, after or beside a run."""
+
+    def __init__(self) -> None:
+        self.task = Task(cast("Scheduler", None), -1, "outside of the run")
+
+
+_outside = _Outside()
 
 
 class _Real(threading.local):
@@ -59,7 +65,7 @@ def _begin(lock: NamedLock) -> list[NamedLock] | None:
 
 
 class CooperativeLock:
-    """Replaces ``threading.Lock``.
+    """Replaces ``threading.Lock``; excludes threads that are not controlled from each other as well.
 
     Attributes
     ----------
@@ -78,6 +84,8 @@ class CooperativeLock:
         self, task: Task | None, label: str, owner: object | None = None, for_waiting: bool = False
     ) -> None:
         self.holder: Task | None = None
+        # Acquired by threads that are not controlled: code under test may keep locks that it made in a run.
+        self._real = _Lock()
         self.for_waiting = for_waiting
         self.label = label
         self.owner: object = self if owner is None else owner
@@ -90,7 +98,7 @@ class CooperativeLock:
         """Acquire the lock; let others run until it is free."""
         task = current_task()
         if task is None:
-            return self._acquire_outside(blocking and timeout < 0)
+            return self._acquire_outside(blocking, timeout)
         scheduler = task.scheduler
         scheduler.point_at_lock(task)
         deadline = None if timeout < 0 else scheduler.clock() + timeout
@@ -112,7 +120,9 @@ class CooperativeLock:
         holder, self.holder = self.holder, None
         if holder is None:
             raise RuntimeError("release unlocked lock")
-        if holder is not OUTSIDE:
+        if holder.number < 0:
+            self._real.release()
+        else:
             if not self.for_waiting:
                 holder.held.remove(self)
             if self._noted:
@@ -134,18 +144,22 @@ class CooperativeLock:
     def forget(self) -> None:
         """Become free, whoever held the lock: the run of that task is over."""
         self.holder = None
+        self._real = _Lock()
 
     def _at_fork_reinit(self) -> None:
         self.forget()
 
-    def _acquire_outside(self, must: bool) -> bool:
-        """Acquire the lock before or after the run, while the threads of the run are stopped."""
-        if self.holder is None:
-            self.holder = OUTSIDE
-            return True
-        if must:
-            raise RuntimeError(f"the lock made at {self.label} is held by {self.holder!r}, which has stopped")
-        return False
+    def _acquire_outside(self, blocking: bool, timeout: float) -> bool:
+        """Acquire the lock for a thread that is not controlled, while no thread of a run executes."""
+        holder = self.holder
+        if holder is not None and holder.number >= 0:
+            if blocking and timeout < 0:
+                raise RuntimeError(f"the lock made at {self.label} is held by {holder!r}, which has stopped")
+            return False
+        if not self._real.acquire(blocking, timeout):
+            return False
+        self.holder = _outside.task
+        return True
 
 
 class CooperativeRLock(CooperativeLock):
@@ -156,7 +170,7 @@ class CooperativeRLock(CooperativeLock):
         self._count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        task = current_task() or OUTSIDE
+        task = current_task() or _outside.task
         if self.holder is not task and not super().acquire(blocking, timeout):
             return False
         self._count += 1
@@ -165,7 +179,7 @@ class CooperativeRLock(CooperativeLock):
     __enter__ = acquire
 
     def release(self) -> None:
-        if self.holder is not (current_task() or OUTSIDE):
+        if self.holder is not (current_task() or _outside.task):
             raise RuntimeError("cannot release un-acquired lock")
         self._count -= 1
         if not self._count:
@@ -178,7 +192,7 @@ class CooperativeRLock(CooperativeLock):
     # The methods that a Condition requires.
 
     def _is_owned(self) -> bool:
-        return self.holder is (current_task() or OUTSIDE)
+        return self.holder is (current_task() or _outside.task)
 
     def _recursion_count(self) -> int:
         return self._count if self._is_owned() else 0
@@ -197,14 +211,15 @@ class CooperativeQueue:
     """Replaces ``queue.SimpleQueue``."""
 
     def __init__(self) -> None:
-        self._items: deque[Any] = deque()
+        # Threads that are not controlled wait in it.
+        self._items: _SimpleQueue[Any] = _SimpleQueue()
 
     def __repr__(self) -> str:
         return "an item in a queue"
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Append an item; never blocks."""
-        self._items.append(item)
+        self._items.put(item)
         task = current_task()
         if task is not None:
             task.scheduler.wake(self)
@@ -217,17 +232,16 @@ class CooperativeQueue:
         if block and timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
         task = current_task()
-        if task is not None:
-            scheduler = task.scheduler
-            scheduler.point(task)
-            deadline = None if timeout is None else scheduler.clock() + timeout
-            while not self._items and block:
-                left = None if deadline is None else max(0.0, deadline - scheduler.clock())
-                if not scheduler.wait(task, self, left):
-                    break
-        if not self._items:
-            raise queue.Empty
-        return self._items.popleft()
+        if task is None:
+            return self._items.get(block, timeout)
+        scheduler = task.scheduler
+        scheduler.point(task)
+        deadline = None if timeout is None else scheduler.clock() + timeout
+        while self._items.empty() and block:
+            left = None if deadline is None else max(0.0, deadline - scheduler.clock())
+            if not scheduler.wait(task, self, left):
+                break
+        return self._items.get(False)
 
     def get_nowait(self) -> Any:
         """Remove the first item, if there is one."""
@@ -235,11 +249,11 @@ class CooperativeQueue:
 
     def empty(self) -> bool:
         """Return whether the queue is empty."""
-        return not self._items
+        return self._items.empty()
 
     def qsize(self) -> int:
         """Return the number of items."""
-        return len(self._items)
+        return self._items.qsize()
 
 
 # -- replacements of the standard library's functions --------------------------------------------------
@@ -429,7 +443,12 @@ _standing: list[CooperativeLock] = []
 def _stand_in(lock: Any, name: str) -> Any:
     """Return the replacement of a lock or queue that the code under test has made before."""
     if isinstance(lock, _SimpleQueue):
-        return CooperativeQueue() if lock.empty() else None
+        queue_of_run = CooperativeQueue()
+        for _ in range(lock.qsize()):
+            item = lock.get_nowait()
+            lock.put(item)
+            queue_of_run.put(item)
+        return queue_of_run
     if repr(lock).startswith("<locked"):
         return None
     new = (CooperativeRLock if isinstance(lock, _thread.RLock) else CooperativeLock)(None, name)

@@ -192,3 +192,43 @@ def test_no_task_is_left() -> None:
     QueueTest.run(schedules=20)
     # What is left would warn when it is freed, and warnings are errors.
     gc.collect()
+
+
+class Polled:
+    """Sound, though its tasks poll for what others do: with a pause or with none."""
+
+    def __init__(self, pause: float) -> None:
+        self.free = 1
+        self.pause = pause
+
+    async def take(self) -> None:
+        while not self.free:
+            await asyncio.sleep(self.pause)
+        self.free -= 1
+
+    async def give(self) -> None:
+        await asyncio.sleep(5)
+        self.free += 1
+
+
+@pytest.mark.parametrize("pause", [0, 0.01])
+def test_tasks_that_poll_wait_forever_if_nothing_comes(pause: float) -> None:
+    class PolledTest(Test):
+        __test__ = False
+        seconds = 60.0
+        schedules = 20
+
+        def make(self) -> Any:
+            return Polled(pause)
+
+        @operation()
+        async def take(self, subject: Any) -> None:
+            await subject.take()
+
+        @operation()
+        async def give(self, subject: Any) -> None:
+            await subject.give()
+
+    report = PolledTest.run()
+    assert report.passed, str(report)
+    assert report.schedules == 20

@@ -9,7 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from latchstore.stress.testing.answers import WAITS, Answer, answer_or_error, shown_state, state_of
 from latchstore.stress.testing.definition import Definition
@@ -25,13 +25,17 @@ async def _awaited(value: Any) -> Any:
 
 
 async def answer_awaited(test: Definition, call: Call, subject: Any) -> Answer:
-    """Make a call on an object, and return its answer."""
+    """Make a call on an object in a `RandomLoop`, and return its answer."""
+    loop = cast("RandomLoop", asyncio.get_running_loop())
+    loop.note_call()
     try:
         result = await _awaited(call.on(test, subject))
     except (Exception, SystemExit, asyncio.CancelledError) as error:
-        if getattr(asyncio.get_running_loop(), "ending", False):
+        if loop.ending:
             raise
         return answer_or_error(test, error=error)
+    finally:
+        loop.note_call()
     return answer_or_error(test, result)
 
 

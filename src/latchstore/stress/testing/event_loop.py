@@ -20,11 +20,18 @@ from typing import Any
 #: Maximum number of cancellations of a task that continues.
 _CANCELLATIONS = 20
 
+#: Callbacks after which the clock jumps although others are ready: tasks may poll for what a sleeping one does.
+_BETWEEN_JUMPS = 100
+
+#: Callbacks after which tasks count as waiting forever, if no call has begun or returned meanwhile: they poll.
+_PATIENCE = 1_000
+
 
 class RandomLoop(asyncio.SelectorEventLoop):
     """Runs ready callbacks in random order.
 
-    Sleeps and timeouts take no time: when nothing else is ready, the clock jumps to the first of them.
+    Sleeps and timeouts take no time: when nothing else is ready, or tasks only poll, the clock jumps to the
+    first of them.
     Functions for an executor run at once, in this thread. Sockets and processes are not supported.
 
     Parameters
@@ -45,7 +52,14 @@ class RandomLoop(asyncio.SelectorEventLoop):
         self._numbers = itertools.count()
         self._now = 0.0
         self._pumping = False
+        # Callbacks since the last jump of the clock, and since a call has begun or returned.
+        self._since_jump = 0
+        self._since_call = 0
         self.ending: bool = False
+
+    def note_call(self) -> None:
+        """Note that a call has begun or returned: tasks do not only poll."""
+        self._since_call = 0
 
     def time(self) -> float:
         """Return the time of the loop, in seconds."""
@@ -108,7 +122,8 @@ class RandomLoop(asyncio.SelectorEventLoop):
                 break
             for task in tasks:
                 task.cancel()
-            # Until no callback is ready.
+            # Until no callback is ready, or a task polls in spite of it.
+            self.note_call()
             self._pump_soon()
             self.run_forever()
         self.close()
@@ -121,9 +136,15 @@ class RandomLoop(asyncio.SelectorEventLoop):
     def _pump(self) -> None:
         """Run one ready callback."""
         self._pumping = False
-        while self._timers and (not self._pending or self._timers[0][0] <= self._now):
+        self._since_jump += 1
+        self._since_call += 1
+        if self._since_call > _PATIENCE:
+            self.stop()
+            return
+        while self._timers and (not self._pending or self._is_due(self._timers[0][0])):
             when, _, timer, callback, (args, context) = heapq.heappop(self._timers)
             if not timer.cancelled():
+                self._since_jump = 0
                 self._now = max(self._now, when)
                 self._pending.append((timer, callback, args, context))
         if not self._pending:
@@ -137,6 +158,9 @@ class RandomLoop(asyncio.SelectorEventLoop):
             context.run(callback, *args)
         except Exception as error:
             self.call_exception_handler({"message": f"error in {callback!r}", "exception": error})
+
+    def _is_due(self, when: float) -> bool:
+        return when <= self._now or self._since_jump > _BETWEEN_JUMPS
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -137,7 +137,8 @@ class Stage:
         """Run bodies, each in a thread of its own, until all have ended."""
         self.ended = [None] * len(bodies)
         threads = [
-            threading.Thread(target=self._run, args=(number, body)) for number, body in enumerate(bodies)
+            threading.Thread(target=self._run, args=(number, body), name=f"thread {number}")
+            for number, body in enumerate(bodies)
         ]
         self.scheduler.has_helpers = False
         for number, thread in enumerate(threads):

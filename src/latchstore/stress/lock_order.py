@@ -60,7 +60,7 @@ def frame_outside(frame: FrameType | None) -> FrameType | None:
 def place_of(frame: FrameType | None) -> str:
     """Return a text for the place of a frame."""
     if frame is None:
-        return "nowhere known"
+        return "not in the code under test"
     code = frame.f_code
     return f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_qualname}"
 

@@ -9,16 +9,19 @@ only names, attributes and items of builtin containers.
 
 from __future__ import annotations
 
+import _thread
 import ast
 import dis
 import linecache
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from inspect import getattr_static
 from itertools import islice
 from pathlib import Path
+from queue import Queue, SimpleQueue
 from types import FrameType, MemberDescriptorType, ModuleType
 
 from latchstore.contract.frames import frames_of_threads
@@ -34,6 +37,18 @@ _LOOKS = 5
 _IDLE = 0.02
 
 _SCHEDULER = "latchstore.stress.scheduler"
+
+#: Which locks the scheduler replaces, if they are found.
+_REPLACEABLE = (
+    _thread.LockType,
+    _thread.RLock,
+    SimpleQueue,
+    threading.Condition,
+    threading.Event,
+    threading.Semaphore,
+    threading.Barrier,
+    Queue,
+)
 
 _NOTHING = object()
 
@@ -84,31 +99,41 @@ def _processor_time(ident: int) -> object:
         return None
 
 
-def describe_wait(name: str, ident: int, others: Mapping[str, int | None]) -> str:
+def describe_wait(name: str, ident: int, own: FrameType | None, others: Mapping[str, int | None]) -> str:
     """Return a text: what a thread waits for, where, and which thread holds it.
 
     Parameters
     ----------
     name, ident : str and int
         Of the thread.
+    own : frame or None
+        Its innermost frame in the code under test: a lock is named as it is named there, if it is.
     others : mapping
         Identifiers of the other threads of the run, by name.
     """
     frames = frames_of_threads()
-    frame = frame_outside(frames.get(ident))
-    if frame is None:
+    innermost = frame_outside(frames.get(ident))
+    if innermost is None:
         return f"{name} waits for something outside control"
-    text, lock = next(_candidates(frame), ("", None))
+    found = ((frame, *found) for frame in (own, innermost) if frame for found in _candidates(frame))
+    frame, text, lock = next(found, (own or innermost, "", None))
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
     place = f"{place_of(frame)}: {line}"
     if lock is None:
-        return f"{name} waits in a call outside control, at {place}"
+        return (
+            f"{name} waits in a call outside control, at {place}\nwhat it waits for cannot be replaced: let "
+            "the object under test do without it, such as by a lock of threading in its place"
+        )
     holder = _holder(lock, {each: frames.get(other or 0) for each, other in others.items()}, others)
-    return (
-        f"{name} waits for a real {type(lock).__name__}, {_name_of(lock) or text}, at {place}\nheld by "
-        f"{holder or 'an unknown thread'}; threads switch only in the code under test, and the lock of this "
-        "code is not cooperative: add its module to the modules under test"
+    advice = (
+        "threads switch only in the code under test, and the lock of this code is not cooperative: add its "
+        "module to the modules under test"
+        if isinstance(lock, _REPLACEABLE)
+        else f"a {type(lock).__name__} of {type(lock).__module__} cannot be replaced: use one of threading "
+        "in its place"
     )
+    what = f"a real {type(lock).__name__}, {_name_of(lock) or text}, at {place}"
+    return f"{name} waits for {what}\nheld by {holder or 'an unknown thread'}; {advice}"
 
 
 def _candidates(frame: FrameType) -> Iterator[tuple[str, object]]:

@@ -189,7 +189,7 @@ class Scheduler(HelperTurns):
                 others = {
                     f"thread {each.shown}": self.ident_of(each) for each in self.tasks if each is not running
                 }
-                text = describe_wait(f"thread {running.shown}", ident, others)
+                text = describe_wait(f"thread {running.shown}", ident, self.traced_frame_of(running), others)
                 self.problem = self.problem or Problem("blocked", f"{text}\n{self.table()}")
                 return self._abandon(running, timeout)
         running = self._running
@@ -460,8 +460,12 @@ class Scheduler(HelperTurns):
         raise TaskExit
 
     def table(self) -> str:
-        """Return a table of held locks and waits; store it in `blocked`."""
-        self.blocked = [blocked_of(task, self.frame_of(task)) for task in self.tasks if not task.done]
+        """Return a table of held locks and waits; store it in `blocked`.
+
+        While the bodies run the first task only waits for them.
+        """
+        shown = (task for task in self.tasks if not task.done and (task.number or self.free))
+        self.blocked = [blocked_of(task, self.frame_of(task)) for task in shown]
         return table_of(self.blocked)
 
     def kept_locks(self) -> Problem | None:
@@ -479,7 +483,12 @@ class Scheduler(HelperTurns):
         """Return the innermost frame of a task in the code under test."""
         ident = self.ident_of(task)
         innermost = None if ident is None else frames_of_threads().get(ident)
-        frame = innermost
+        return self.traced_frame_of(task) or frame_outside(innermost)
+
+    def traced_frame_of(self, task: Task) -> FrameType | None:
+        """Return the innermost frame of a task in the code under test, None if there is none."""
+        ident = self.ident_of(task)
+        frame = None if ident is None else frames_of_threads().get(ident)
         while frame is not None and not self._traced(frame.f_code):
             frame = frame.f_back
-        return frame or frame_outside(innermost)
+        return frame

@@ -61,7 +61,8 @@ def table_of(blocked: Sequence[Blocked]) -> str:
         waiting = each.waits_for or "nothing"
         if each.held_by is not None:
             waiting += f", held by {each.held_by}" if each.held_by >= 0 else ", held outside the run"
-        rows.append((f"{each.task} ({each.name})", ", ".join(each.holds) or "nothing", waiting, each.where))
+        name = "" if each.name == f"thread {each.task}" else f" ({each.name})"
+        rows.append((f"{each.task}{name}", ", ".join(each.holds) or "nothing", waiting, each.where))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

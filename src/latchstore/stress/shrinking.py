@@ -62,7 +62,7 @@ def fewer_calls(
     return program, run
 
 
-def fewer_switches(run: R, again: Callable[[Replay], R]) -> R:
+def fewer_switches(run: R, again: Callable[[Replay], R], deadline: float = inf) -> R:
     """Remove interruptions of threads one after the other, as long as the run fails.
 
     Parameters
@@ -71,9 +71,11 @@ def fewer_switches(run: R, again: Callable[[Replay], R]) -> R:
         The failing run.
     again : callable
         Runs the same program with a given schedule.
+    deadline : float
+        When to stop, in monotonic seconds.
     """
     place = 0
-    while place < len(run.turns):
+    while place < len(run.turns) and time.monotonic() < deadline:
         if run.turns[place].interrupted:
             schedule = list(schedule_of(run.turns))
             schedule[place] = (schedule[place][0], None)

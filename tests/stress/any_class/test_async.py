@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 from typing import Any
 
 import pytest
@@ -232,3 +233,28 @@ def test_tasks_that_poll_wait_forever_if_nothing_comes(pause: float) -> None:
     report = PolledTest.run()
     assert report.passed, str(report)
     assert report.schedules == 20
+
+
+def test_random_numbers_are_drawn_again() -> None:
+    drawn: list[float] = []
+
+    class RandomTest(Test):
+        __test__ = False
+        seconds = 60.0
+        schedules = 3
+
+        def make(self) -> Any:
+            return Counter()
+
+        @operation()
+        async def draw(self, subject: Any) -> None:
+            await asyncio.sleep(random.choice([0, 1]))
+            drawn.append(random.random())
+
+    state = random.getstate()
+    RandomTest.run()
+    assert random.getstate() == state
+    before, drawn[:] = drawn[:], []
+    random.seed()
+    RandomTest.run()
+    assert drawn == before

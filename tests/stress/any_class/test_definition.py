@@ -197,6 +197,21 @@ class TestErrors:
 
         Pooled.run()
 
+    def test_the_class_of_the_model_is_not_misspelt(self) -> None:
+        class Modelled(LockedCounterTest):
+            __test__ = False
+            schedules = 1
+
+            class Model:
+                initial = 0
+
+                def step(self, state: int, call: Any, answer: Any) -> Any:
+                    return state + 1
+
+            model = Model()
+
+        Modelled.run()
+
     def test_calls_that_never_meet_are_not_valid(self) -> None:
         class Alone(SoundQueueTest):
             __test__ = False

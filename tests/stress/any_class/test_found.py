@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import queue
+import random
 import re
 from typing import Any
 
@@ -271,3 +272,28 @@ class TestSpecifications:
                 return Different()
 
         assert DifferentTest.run().reason.startswith("the class is not deterministic: increment()")
+
+    def test_random_numbers_are_no_race(self) -> None:
+        class Lottery(LockedCounter):
+            def increment(self) -> int:
+                return random.choice([1, 2])
+
+        class Any12:
+            initial = None
+
+            def step(self, state: None, call: Any, answer: Any) -> Any:
+                return state if answer in (1, 2) else REFUSED
+
+        class LotteryTest(CounterTest):
+            __test__ = False
+
+            def make(self) -> Any:
+                return Lottery()
+
+        class ModelledTest(LotteryTest):
+            __test__ = False
+            schedules = 30
+            model = Any12()
+
+        assert LotteryTest.run().reason.startswith("the class is not deterministic: increment()")
+        assert ModelledTest.run().passed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import queue
+import re
 import threading
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from latchstore.stress import Test, operation
 from latchstore.stress.testing import exploration
+from latchstore.stress.testing.execution import Run
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -101,3 +104,78 @@ def test_locks_older_than_the_object_exclude_native_threads(
     other.join()
     assert acquired == [False]
     lock.release()
+
+
+class RacyCounter:
+    def __init__(self) -> None:
+        self.value = 0
+
+    def increment(self) -> int:
+        value = self.value
+        self.value = value + 1
+        return value + 1
+
+
+def test_a_failure_is_looked_for_under_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    class RacyTest(CounterTest):
+        __test__ = False
+
+        def make(self) -> Any:
+            return RacyCounter()
+
+    def fails(*args: object) -> Run:
+        return Run([], reason="native threads have found it", native=True)
+
+    def passes(*args: object) -> Run:
+        return Run([], native=True)
+
+    monkeypatch.setattr(exploration, "_NATIVE", 1)
+    monkeypatch.setattr(exploration.Report, "count", lambda *args: None)
+    monkeypatch.setattr(exploration._Exploration, "_run_native", fails)
+    report = RacyTest.run()
+    assert "would give 2, but it gave 1" in str(report)
+    assert "where to look:" in str(report)
+    assert "native threads made these calls" not in str(report)
+    # The command that repeats it does, whatever native threads do.
+    monkeypatch.setattr(exploration._Exploration, "_run_native", passes)
+    assert report.run is not None
+    again = RacyTest.run(seed=report.seed, schedules=1)
+    assert again.run is not None
+    assert [str(each) for each in again.run.records] == [str(each) for each in report.run.records]
+
+
+class BetweenProcesses(Counter):
+    """Its lock is no lock of threading."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mutex = multiprocessing.Lock()
+
+    def increment(self) -> int:
+        with self.mutex:
+            value = self.value
+            self.value = value + 1
+            return value + 1
+
+
+def test_a_lock_that_cannot_be_replaced_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BlockedTest(CounterTest):
+        __test__ = False
+
+        def make(self) -> Any:
+            return BetweenProcesses()
+
+    def shrunk(*args: object) -> None:
+        raise AssertionError("there is nothing to reduce, and each run takes a second")
+
+    monkeypatch.setattr(exploration, "shrunk", shrunk)
+    report = BlockedTest.run()
+    assert report.answer == "unknown"
+    assert "waits for a real Lock, self.mutex, at test_native_threads.py:" in report.reason
+    told = str(report)
+    assert re.search(
+        r"held by thread \d, which is at \S+ in BetweenProcesses.increment in the 'with' of ", told
+    )
+    assert "a Lock of multiprocessing.synchronize cannot be replaced" in told
+    assert f"again: {report.command}" in told
+    assert "(main)" not in told

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, cast
@@ -78,6 +79,7 @@ def run_async(test: Definition, program: Program, invariants: Sequence[str], cha
     """Run a program as tasks of one loop, in an order drawn from `chance`."""
     play = _AsyncPlay(test, program, invariants)
     loop = RandomLoop(chance)
+    random.seed(f"run {program.seed}")
     try:
         ended = loop.play(play.play())
         run = play.run()
@@ -125,6 +127,7 @@ class AsyncSpecification(Specification):
             await _awaited(self._test.teardown(subject))  # type: ignore[func-returns-value]
 
         loop = RandomLoop(Random(0))  # noqa: S311 (nothing secret)
+        random.seed(f"run {self._seed}")
         try:
             loop.play(play())
         finally:

@@ -20,11 +20,13 @@ from typing import Any
 #: Maximum number of cancellations of a task that continues.
 _CANCELLATIONS = 20
 
-#: Callbacks after which the clock jumps although others are ready: tasks may poll for what a sleeping one does.
+#: Callbacks after which the clock jumps although others are ready, which may poll without a pause.
 _BETWEEN_JUMPS = 100
 
-#: Callbacks after which tasks count as waiting forever, if no call has begun or returned meanwhile: they poll.
-_PATIENCE = 1_000
+#: Callbacks without a begin or end of a call after which tasks count as polling: the clock jumps to a timer
+#: that is older than as many callbacks, at most so often. If there is none, tasks wait forever.
+_PATIENCE = 500
+_OLDER = 20
 
 
 class RandomLoop(asyncio.SelectorEventLoop):
@@ -55,11 +57,15 @@ class RandomLoop(asyncio.SelectorEventLoop):
         # Callbacks since the last jump of the clock, and since a call has begun or returned.
         self._since_jump = 0
         self._since_call = 0
+        # Timers with smaller numbers are older than that; none at first.
+        self._mark = -1
+        self._jumps = 0
         self.ending: bool = False
 
     def note_call(self) -> None:
         """Note that a call has begun or returned: tasks do not only poll."""
-        self._since_call = 0
+        self._since_call = self._jumps = 0
+        self._mark = -1
 
     def time(self) -> float:
         """Return the time of the loop, in seconds."""
@@ -138,13 +144,15 @@ class RandomLoop(asyncio.SelectorEventLoop):
         self._pumping = False
         self._since_jump += 1
         self._since_call += 1
-        if self._since_call > _PATIENCE:
+        if self._since_call > _PATIENCE and not self._jump_to_older():
             self.stop()
             return
         while self._timers and (not self._pending or self._is_due(self._timers[0][0])):
-            when, _, timer, callback, (args, context) = heapq.heappop(self._timers)
+            when, number, timer, callback, (args, context) = heapq.heappop(self._timers)
             if not timer.cancelled():
                 self._since_jump = 0
+                if number < self._mark:
+                    self._since_call = 0
                 self._now = max(self._now, when)
                 self._pending.append((timer, callback, args, context))
         if not self._pending:
@@ -158,6 +166,19 @@ class RandomLoop(asyncio.SelectorEventLoop):
             context.run(callback, *args)
         except Exception as error:
             self.call_exception_handler({"message": f"error in {callback!r}", "exception": error})
+
+    def _jump_to_older(self) -> bool:
+        """Let the time pass until the first older timer; return whether tasks may go on."""
+        mark, self._mark = self._mark, next(self._numbers)
+        self._since_call = 0
+        if mark < 0:
+            return True
+        older = [when for when, number, timer, *_ in self._timers if number < mark and not timer.cancelled()]
+        self._jumps += 1
+        if not older or self._jumps > _OLDER:
+            return False
+        self._now = max(self._now, min(older))
+        return True
 
     def _is_due(self, when: float) -> bool:
         return when <= self._now or self._since_jump > _BETWEEN_JUMPS

@@ -68,6 +68,11 @@ class Run:
         """Whether there is a problem."""
         return bool(self.reason)
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a thread waited for something outside control, so that the run proves nothing."""
+        return any(problem.kind == "blocked" for problem in self.problems)
+
 
 class Play:
     """One run: the calls of its threads, and their records."""

@@ -9,6 +9,7 @@ Thread safety: one exploration at a time in a process, as it replaces the standa
 from __future__ import annotations
 
 import gc
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from typing import Any
 from latchstore.stress.execution import quick_collections, under_control
 from latchstore.stress.models import REFUSED
 from latchstore.stress.scheduler import Strategy
-from latchstore.stress.shrinking import fewer_calls
+from latchstore.stress.shrinking import fewer_calls, first_failure
 from latchstore.stress.strategies import seed_of
 from latchstore.stress.testing.answers import UNKNOWN_ANSWER, WAITS, Answer, Break, Record
 from latchstore.stress.testing.checking import check, states_of
@@ -36,6 +37,9 @@ from latchstore.stress.verdict import Answer as VerdictAnswer
 
 #: One in this many schedules runs on native threads, if threads can be switched in the code.
 _NATIVE = 10
+
+#: The number of schedules in which a failure of native threads is looked for under control.
+_CONTROLLED = 100
 
 #: The number of programs that one thread runs, to check that the class is deterministic.
 _SEQUENTIAL = 20
@@ -214,19 +218,19 @@ class _Exploration:
             is_async=self._is_async,
         )
 
-    def _specified(self, make: Callable[[], Any]) -> Specification:
+    def _specified(self, make: Callable[[], Any], seed: int = 0) -> Specification:
         if self._is_async:
             # asyncio is imported only if it is needed.
             from latchstore.stress.testing.async_execution import AsyncSpecification
 
-            return AsyncSpecification(self._test, make)
-        return Specification(self._test, make)
+            return AsyncSpecification(self._test, make, seed)
+        return Specification(self._test, make, seed)
 
     def run(self, seconds: float, most: int | None, progress: Callable[[Report], None] | None) -> Report:
         report, begun = self._report, time.monotonic()
         with self._open():
             for number in range(10**12):
-                if self._try(seed_of(self._seed, number), number):
+                if self._try(seed_of(self._seed, number), number, only=most == 1):
                     break
                 report.seconds = time.monotonic() - begun
                 if progress is not None:
@@ -258,13 +262,24 @@ class _Exploration:
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        """Replace blocking functions."""
+        """Replace blocking functions; restore the state of ``random``, which each schedule seeds."""
         control = nullcontext() if self._scope is None else under_control(self._scope)
-        with control, switching_often(), quick_collections():
-            yield
+        state = random.getstate()
+        try:
+            with control, switching_often(), quick_collections():
+                yield
+        finally:
+            random.setstate(state)
 
-    def _try(self, seed: int, number: int) -> bool:
-        """Run the schedule of a seed; return whether it failed."""
+    def _try(self, seed: int, number: int, only: bool) -> bool:
+        """Run the schedule of a seed; return whether it ended the test.
+
+        Parameters
+        ----------
+        seed, number : int
+        only : bool
+            Whether it is the only one, as in the command that repeats a failure.
+        """
         if number % 20 == 0:
             gc.collect()
         chance = Random(f"schedule {seed}")  # noqa: S311 (nothing secret)
@@ -275,23 +290,40 @@ class _Exploration:
         report = self._report
         if number < _SEQUENTIAL and (run := self._sequential_defect(program)):
             smaller, run = fewer_calls(program, run, lambda tried, _: self._sequential_defect(tried))
-            self._report_failure(seed, smaller, run)
+            self._report_end("invalid", seed, smaller, run)
             return True
         if native and self._may_wait(program, chance):
             return False  # only a timeout could detect that such a call waits
         run = self._first_run(program, chance, native)
         report.count(program, run)
         self._note_waits(program, run, native)
+        if native and (run.failed or only):
+            # Not the generator from which earlier schedules may have made this one draw.
+            chance = Random(f"control {seed}")  # noqa: S311 (nothing secret)
+            run = self._under_control(program, chance) or run
         if not run.failed:
             return False
-        if native:
+        if run.is_blocked:
+            self._report_end("unknown", seed, program, run)
+            return True
+        if run.native:
             program, run = shrunk_by_trying(program, run, self._run_native)
         elif self._is_async:
             program, run = shrunk_by_trying(program, run, lambda smaller: self._run_async(smaller, chance))
         else:
             program, run = shrunk(program, run, self._run, chance)
-        self._report_failure(seed, program, run)
+        self._report_end("invalid", seed, program, run)
         return True
+
+    def _under_control(self, program: Program, chance: Random) -> Run | None:
+        """Return a failing run under control of a program of native threads, if one is found.
+
+        It shows the place, and the same seed finds it again.
+        """
+        if self._scope is None or not self._scope.switched:
+            return None
+        run = first_failure(self._run(program, strategy_of(chance)) for _ in range(_CONTROLLED))
+        return None if run is None or run.is_blocked else run
 
     def _may_wait(self, program: Program, chance: Random) -> bool:
         """Return whether a call of a program waits; new calls are tried under control first."""
@@ -305,9 +337,9 @@ class _Exploration:
         if not native:
             self._controlled.update(call.name for call in program.calls())
 
-    def _report_failure(self, seed: int, program: Program, run: Run) -> None:
+    def _report_end(self, answer: VerdictAnswer, seed: int, program: Program, run: Run) -> None:
         report = self._report
-        report.answer, report.seed, report.program, report.run = "invalid", seed, program, run
+        report.answer, report.seed, report.program, report.run = answer, seed, program, run
         report.reason, report.broken = run.reason, run.broken
         if run.broken is not None:
             states = states_of(run.broken, self._specification, self._test.model, run)
@@ -363,27 +395,28 @@ class _Exploration:
         """Make all calls in one thread; return that run if it has a problem."""
         run = Run([])
         order: tuple[Call, ...] = ()
-        made = [self._specified(self._test.make) for _ in range(2)]
+        # With different seeds of `random`, as threads draw its numbers in another order.
+        made = [self._specified(self._test.make, seed) for seed in range(2)]
         model, state = self._test.model, None if self._test.model is None else self._test.model.initial
         for place, call in enumerate(program.calls()):
             call = replace(call, thread=0)
             once, again, right = (_answer(each, order, call) for each in [*made, self._specification])
             run.records.append(Record(call, 2 * place, 2 * place + 1, once))
-            if once != again:
-                run.reason = (
-                    f"the class is not deterministic: {call} gave {once}, but {again} after the same calls "
-                    "on another object, in one thread"
-                )
-            elif once != right:
-                run.reason = f"sequential defect: {call} gives {once} in one thread, but must give {right}"
-                run.broken = Break(order, call, right, once)
-            elif model is not None:
+            if model is not None:
                 state = model.step(state, call, once.result)
                 if state is REFUSED:
                     run.reason = (
                         f"sequential defect: {call} gives {once} in one thread, which the model refuses"
                     )
                     run.broken = Break(order, call, UNKNOWN_ANSWER, once)
+            elif once != again:
+                run.reason = (
+                    f"the class is not deterministic: {call} gave {once}, but {again} after the same calls "
+                    "on another object, in one thread: let describe() leave out what differs, or use a model"
+                )
+            elif once != right:
+                run.reason = f"sequential defect: {call} gives {once} in one thread, but must give {right}"
+                run.broken = Break(order, call, right, once)
             if run.failed:
                 return run
             if once == WAITS:

@@ -5,6 +5,7 @@ Thread safety: used by one thread at a time.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from random import Random
 
@@ -13,6 +14,9 @@ from latchstore.stress.shrinking import fewer_calls, fewer_switches, first_failu
 from latchstore.stress.strategies import AtRandom, Priorities, Replay, schedule_of
 from latchstore.stress.testing.execution import Run
 from latchstore.stress.testing.program import Program
+
+#: Seconds that the reduction may take: calls of a slow class are not made hundreds of times.
+_SECONDS = 10.0
 
 #: Number of schedules after which a smaller program counts as not failing.
 _TRIES = 40
@@ -46,8 +50,9 @@ def shrunk(program: Program, run: Run, runner: Runner, chance: Random) -> tuple[
         )
         return first_failure(runner(candidate, strategy, False) for strategy in strategies)
 
-    program, run = fewer_calls(program, run, failure_of)
-    run = fewer_switches(run, lambda replay: runner(program, replay, False))
+    deadline = time.monotonic() + _SECONDS
+    program, run = fewer_calls(program, run, failure_of, deadline)
+    run = fewer_switches(run, lambda replay: runner(program, replay, False), deadline)
     again = runner(program, Replay(schedule_of(run.turns)), True)
     return program, again if again.failed else run
 
@@ -58,4 +63,6 @@ def shrunk_by_trying(program: Program, run: Run, runner: Callable[[Program], Run
     def failure_of(candidate: Program, before: Run) -> Run | None:
         return first_failure(runner(candidate) for _ in range(_RUNS))
 
-    return (program, run) if run.native and run.stuck else fewer_calls(program, run, failure_of)
+    if run.native and run.stuck:
+        return program, run
+    return fewer_calls(program, run, failure_of, time.monotonic() + _SECONDS)

@@ -40,11 +40,14 @@ class Specification:
     test : Definition
     make : callable
         Returns a fresh object.
+    seed : int
+        Seed of the global generator of ``random``.
     """
 
-    def __init__(self, test: Definition, make: Callable[[], Any]) -> None:
+    def __init__(self, test: Definition, make: Callable[[], Any], seed: int = 0) -> None:
         self._test = test
         self._make = make
+        self._seed = seed
         self._known: dict[Order, Answer] = {}
         self._states: dict[Order, Answer] = {}
         self._subject: Any = None
@@ -72,7 +75,7 @@ class Specification:
                 except Exception as error:
                     errors.append(error)
 
-            execution = run_schedule(lambda stage: [], Replay(()), _NOWHERE, finish=body)
+            execution = run_schedule(lambda stage: [], Replay(()), _NOWHERE, finish=body, seed=self._seed)
             self._subject = self._run = None
             if errors:
                 raise errors[0]

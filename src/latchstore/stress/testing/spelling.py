@@ -41,7 +41,9 @@ def check_spelling(kind: type[Definition], declared: Sequence[str]) -> None:
             if name.startswith("_") or name in _MEMBERS or name in declared or name in used:
                 continue
             meant = _meant(name, value)
-            if meant is not None:
+            # The class of the model may stand in the test beside it.
+            is_kind = isinstance(value, type) and meant and isinstance(getattr(kind, meant), value)
+            if meant is not None and not is_kind:
                 raise TypeError(
                     f"{cls.__qualname__}.{name} has no effect: Test has no {name!r}, did you mean {meant!r}? "
                     "If it is your own, use it in a method, or begin its name with an underscore"

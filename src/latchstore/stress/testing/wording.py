@@ -29,7 +29,7 @@ def report_text(report: Report) -> str:
         if report.run.native:
             parts.append("native threads made these calls; it may take several runs to reproduce this")
     parts.append(_coverage(report))
-    if report.answer == "invalid":
+    if report.command:
         name = report.test.partition(":")[2]
         parts.append(f"again: {report.command}\n   or: {name}.run(seed={report.seed}, schedules=1)")
     return "\n\n".join(parts)

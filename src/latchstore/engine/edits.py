@@ -9,6 +9,7 @@ Thread safety: an edit belongs to one call. `revise` runs builtin code only.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import inf, nextafter
 from typing import Any, Protocol
 
 from latchstore.contract.errors import RevisionMismatchError
@@ -69,9 +70,19 @@ class SetData:
         self.data: bytes = data
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
-        entry = Entry() if current is None else current.plain(current)  # with_metadata_of(current)
+        # hot path: `with_metadata_of` and `Entry.revise`, inlined.
+        if current is None:
+            entry = Entry()
+            entry.created = now
+        else:
+            entry = current.plain(current)
+            entry.created = current.created
+            if now <= current.modified:
+                now = nextafter(current.modified, inf)
         entry.data = self.data
-        return entry.revise(key, current, revision, now)
+        entry.modified = now
+        entry.revision = revision
+        return entry
 
 
 class SetMetadata:

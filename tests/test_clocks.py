@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from latchstore import Cache, DictMemoryStore, EventManager, StoreSetEvent, TransactionConflictError
+from latchstore.engine.transactional_store import TransactionalStore
 
 TIMEOUT = 20.0
 SHORT = 0.05
@@ -73,11 +74,22 @@ CLOCKS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 class Scene:
-    """A store in which nothing that is waited for comes: a writer stays, a listener, a load."""
+    """A store in which nothing that is waited for comes: a writer stays, a listener, a load.
 
-    def __init__(self) -> None:
-        self.store = DictMemoryStore(EventManager(), lock_timeout=SHORT, max_pending_events=2)
-        self.cache: Cache[Any] = Cache(self.store)
+    Parameters
+    ----------
+    store : TransactionalStore, optional
+        One of another engine, whose waits for locks are `SHORT`, and which may have two pending events.
+    other : TransactionalStore, optional
+        Another one with the same contents, as another process has it, in which the writer and the load are.
+    """
+
+    def __init__(
+        self, store: TransactionalStore | None = None, other: TransactionalStore | None = None
+    ) -> None:
+        self.store: Any = store or DictMemoryStore(EventManager(), lock_timeout=SHORT, max_pending_events=2)
+        self.cache: Cache[Any] = Cache(self.store, codec="raw")
+        self._other = other
         self.over = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -85,7 +97,7 @@ class Scene:
         """Have another thread in a transaction."""
 
         def run(inside: threading.Event) -> None:
-            with self.store.transaction("hold"):
+            with (self._other or self.store).transaction("hold"):
                 inside.set()
                 self.over.wait(TIMEOUT)
 
@@ -98,7 +110,8 @@ class Scene:
                 self.over.wait(TIMEOUT)
                 return b""
 
-            self.cache.get_or_load("loaded", loader)
+            cache = Cache(self._other, codec="raw") if self._other else self.cache
+            cache.get_or_load("loaded", loader)
 
         self._start(run)
 
@@ -127,6 +140,8 @@ class Scene:
         for thread in self._threads:
             thread.join(TIMEOUT)
         self.store.close(TIMEOUT)
+        if self._other is not None:
+            self._other.close(TIMEOUT)
 
 
 def conflicting(scene: Scene) -> None:
@@ -195,6 +210,10 @@ WAITS: dict[str, tuple[Callable[[Scene], None], Callable[[Scene], object]]] = {
 }
 
 
+#: Those of them that wait for another process where there is one.
+FOR_OTHERS = ("write", "multiset", "transaction", "cache.set", "load")
+
+
 @pytest.fixture
 def scene() -> Iterator[Scene]:
     scene = Scene()
@@ -205,6 +224,11 @@ def scene() -> Iterator[Scene]:
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("wait", WAITS)
 def test_every_wait_ends(scene: Scene, wait: str, clock: str) -> None:
+    ends(scene, wait, clock)
+
+
+def ends(scene: Scene, wait: str, clock: str) -> None:
+    """Look whether a wait ends while the clocks are replaced."""
     prepare, call = WAITS[wait]
     prepare(scene)
     ended: list[BaseException | None] = []

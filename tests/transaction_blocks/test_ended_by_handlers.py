@@ -65,3 +65,32 @@ def test_a_block_in_the_middle_may_be_ended_at_any_call_of_a_nested_one(optimist
         if not handler.called:
             break
     assert place > 20
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback", "doom"])
+@pytest.mark.parametrize("ended", ["outer", "middle"])
+def test_functions_registered_with_a_nested_block_are_called_as_its_changes_end(end: str, ended: str) -> None:
+    place = 0
+    while True:
+        place += 1
+        store = DictMemoryStore(EventManager())
+        called: list[str] = []
+        with (
+            suppress(TransactionClosedError),
+            store.transaction() as outer,
+            suppress(TransactionClosedError),
+            store.transaction() as middle,
+        ):
+            handler = Handler(place, getattr(outer if ended == "outer" else middle, end))
+            with store.transaction() as nested:
+                nested.set("nested", (b"", {}))
+                nested.on_commit(partial(called.append, "commit"))
+                nested.on_rollback(partial(called.append, "rollback"))
+                sys.setprofile(handler)
+            sys.setprofile(None)
+        sys.setprofile(None)
+        assert called == ["commit" if store.exists("nested") else "rollback"]
+        store.close()
+        if not handler.called:
+            break
+    assert place > 10

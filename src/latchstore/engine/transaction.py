@@ -239,8 +239,7 @@ class Transaction(BatchStore):
             # An exception that leaves the block may have interrupted the `__exit__` of a nested one.
             self._check_end(kind is None)
         except BaseException:
-            # A dropped generator ends its block wherever the collector runs. Its transaction must be rolled
-            # back anyway, or the store would be blocked.
+            # A dropped generator ends its block wherever the collector runs: nobody else would roll it back.
             if self._batch is not None:
                 self._end(committing=False)
             raise
@@ -354,12 +353,11 @@ class Transaction(BatchStore):
                 self._end_inner_blocks(innermost)
             # The engine removes the route of the outermost block, with the commit or after it.
             if outer is not None and innermost is not None and innermost.claim is claim:
-                ident = claim.ident
                 while outer is not None and outer._route is None:
                     outer = outer._outer  # a signal handler or finalizer has ended the one between
                 # No call between the look and the place, in which one may end it.
                 if outer is not None and (above := outer._route) is not None:
-                    routes[ident] = above
+                    routes[claim.ident] = above
                 else:
                     routes.forget(claim)
         return batch
@@ -383,6 +381,8 @@ class Transaction(BatchStore):
             outer._after_commit = _extended(outer._after_commit, self._after_commit)
             outer._after_rollback = _extended(outer._after_rollback, self._after_rollback)
             self._kept = True
+            if outer._left:  # a signal handler or finalizer has ended it meanwhile
+                outer._commit(batch) if outer._kept else outer._call_back()
             return
         check = None
         if self.optimistic:
@@ -425,8 +425,8 @@ class Transaction(BatchStore):
         committed = self._outer is None and self.revision is not None
         functions = self._after_commit if committed else self._after_rollback
         self._after_commit = self._after_rollback = ()
-        if functions and not self._kept:
-            call_all(functions)
+        if functions:
+            functions.clear() if self._kept else call_all(functions)
 
     def _belongs_to_this_thread(self) -> bool:
         """Return whether the calling thread is the one that entered the block."""

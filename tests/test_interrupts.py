@@ -109,6 +109,16 @@ def test_memory_that_cannot_be_had() -> None:
     assert answer["crashes"] <= struck // 10
 
 
+@pytest.mark.timeout(300)
+def test_an_address_space_that_is_full() -> None:
+    """The system itself gives no more memory, to either of two threads that fill a store."""
+    resource = pytest.importorskip("resource", reason="needs limits of processes")
+    if not hasattr(resource, "prlimit") or not hasattr(os, "fork"):
+        pytest.skip("needs fork, and limits that another process lifts")
+    answer = judged("limit", "--seconds", "0", at_least=100)
+    assert answer["crashes"] <= 3  # of one for each way to write: as above
+
+
 def share_of(strikes: str, judge: str) -> str:
     """Return how many strikes a judge makes: beside other threads each takes several times as long."""
     return str(int(strikes) // 3) if "contended" in judge else strikes

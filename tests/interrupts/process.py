@@ -15,11 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.interrupts.dispatching import delivering, strike_dispatcher
 from tests.interrupts.exhaustion import STRIDE, Count, exhaust, recurse
 from tests.interrupts.helper import helper
+from tests.interrupts.limits import WRITERS, fill_in_child
 from tests.interrupts.operations import GROUPS, OPERATIONS, group_of
 from tests.interrupts.shortage import SHORT_OF_MEMORY, starve, starve_in_children
 from tests.interrupts.storms import STORMS, storm, stormed
@@ -38,6 +39,8 @@ FAILURES = (1, 2)
 MORE_FAILURES = (10, 50)
 
 Progress = Callable[[str], None]
+
+T = TypeVar("T")
 
 
 class Tally:
@@ -83,6 +86,8 @@ def run(judge: str, names: list[str], tally: Tally, options: argparse.Namespace)
     elif judge == "dispatcher":
         if "emit" in names:
             run_dispatcher(tally, options)
+    elif judge == "limit":
+        run_limits(names, tally, options)
     elif judge == "memory":
         for name in _of(names, SHORT_OF_MEMORY):
             for failures in FAILURES:
@@ -126,7 +131,20 @@ def run_dispatcher(tally: Tally, options: argparse.Namespace) -> None:
         tally.add("emit", strike_dispatcher(min(left, STRIKES), share, chance))
 
 
-def _again_and_again(names: list[str]) -> Iterator[str]:
+def run_limits(names: list[str], tally: Tally, options: argparse.Namespace) -> None:
+    """Fill stores in each way, and again until there are enough failures or time is up."""
+    deadline, seed = time.monotonic() + options.seconds, options.seed
+    for number, (way, (_, _, name)) in enumerate(_again_and_again(list(WRITERS.items()))):
+        over = tally.struck >= options.strikes or time.monotonic() >= deadline
+        if over and number >= len(WRITERS):
+            return
+        if name in names:
+            count, crashed = fill_in_child(way, seed + number)
+            tally.crashes += crashed
+            tally.add(name, count)
+
+
+def _again_and_again(names: list[T]) -> Iterator[T]:
     while True:
         yield from names
 
@@ -135,7 +153,7 @@ def _of(names: list[str], known: list[str]) -> list[str]:
     return [name for name in names if name in known]
 
 
-JUDGES = ("striker", *STORMS, "dispatcher", "memory", "recursion")
+JUDGES = ("striker", *STORMS, "dispatcher", "memory", "limit", "recursion")
 
 
 def names_of(operation: str | None) -> list[str]:

@@ -98,7 +98,7 @@ def _starve_in_child(
             os._exit(status)
     os.close(write)
     last = first
-    for line in _lines_of(read, child):
+    for line in lines_of(read, child):
         number, failed, wrong = json.loads(line)
         last = max(last, number)
         count.struck += failed
@@ -113,11 +113,16 @@ def _starve_in_child(
     return last + stride, True
 
 
-def _lines_of(read: int, child: int) -> Iterator[bytes]:
-    """Return what a child writes; one that writes nothing for long is killed."""
+def lines_of(
+    read: int, child: int, ease: Callable[[int], object] = int, patience: float = PATIENCE
+) -> Iterator[bytes]:
+    """Return what a child writes; one that writes nothing for long is eased, and then killed."""
     rest = b""
     while True:
-        ready, _, _ = select.select([read], [], [], PATIENCE)
+        ready, _, _ = select.select([read], [], [], PATIENCE / 10)
+        if not ready:
+            ease(child)
+            ready, _, _ = select.select([read], [], [], patience)
         if not ready:
             os.kill(child, signal.SIGKILL)
         data = os.read(read, 65_536)

@@ -127,8 +127,8 @@ class Subject:
 
     def in_order(self) -> list[str]:
         """Return the keys that have a kind, as the ordered index has them."""
-        found = list(self.store.query_keys(kind=Above(""), order_by="kind", limit=1_000))
-        assert list(self.store.glob("?*", order_by="key", limit=1_000)) == sorted(self.store.query_keys())
+        found = list(self.store.query_keys(kind=Above(""), order_by="kind", limit=100_000))
+        assert list(self.store.glob("?*", order_by="key", limit=100_000)) == sorted(self.store.query_keys())
         return found
 
     def restore(self) -> None:

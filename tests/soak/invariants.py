@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import mmap
 import sys
@@ -28,8 +29,8 @@ LEFT = 500_000
 SETTLED = 1
 MORE_BLOCKS = 5_000
 
-#: How many bytes more may be in memory than at that rest: what is freed is not all given back.
-MORE_RESIDENT = 50_000_000
+#: How many bytes more may be in use than at that rest.
+MORE_BYTES = 50_000_000
 
 
 def clear(scene: Scene) -> None:
@@ -99,6 +100,9 @@ class Measures:
         which that was traced. What is there in place of something older is among them.
     resident : list of int
         Bytes of the process that are in memory, 0 where the system does not tell.
+    used : list of int
+        Those of them that the C library does not keep free in its arenas, to give them out again. It keeps
+        more with each thread that comes and goes.
     threads : list of int
         How many threads run.
     """
@@ -106,6 +110,7 @@ class Measures:
     blocks: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
     # Of other stores of the process, which may be kept.
     _before: frozenset[threading.Thread] = field(default_factory=lambda: frozenset(threading.enumerate()))
@@ -130,6 +135,7 @@ class Measures:
         scene.expect(self.threads[-1] == self.threads[0], f"threads: {self.threads}")
         self.blocks.append(sys.getallocatedblocks())
         self.resident.append(resident())
+        self.used.append(self.resident[-1] - free_in_arenas())
         # The first rounds import and cache things.
         grown = self.blocks[-1] - self.blocks[min(SETTLED, len(self.blocks) - 1)]
         # CPython leaks where memory fails.
@@ -137,10 +143,10 @@ class Measures:
             scene.storm.starves or grown < MORE_BLOCKS,
             f"memory has grown by {grown:,} blocks: {self.blocks[-10:]}",
         )
-        grown = self.resident[-1] - self.resident[min(SETTLED, len(self.resident) - 1)]
+        grown = self.used[-1] - self.used[min(SETTLED, len(self.used) - 1)]
         # Where all memory was taken in small pieces, what is used since lies between them.
-        most = MORE_RESIDENT * (4 if scene.storm.starves else 1)
-        scene.expect(grown < most, f"{grown:,} more bytes are in memory: {self.resident[-10:]}")
+        most = MORE_BYTES * (4 if scene.storm.starves else 1)
+        scene.expect(grown < most, f"{grown:,} more bytes are in use: {self.used[-10:]}")
 
 
 def resident() -> int:
@@ -150,3 +156,25 @@ def resident() -> int:
     except OSError:
         return 0
     return pages * mmap.PAGESIZE
+
+
+class _Arenas(ctypes.Structure):
+    """What ``mallinfo2`` returns."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def free_in_arenas() -> int:
+    """Return how many bytes the C library has free; 0 where it does not tell."""
+    try:
+        function = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError, TypeError):
+        return 0
+    function.restype = _Arenas
+    return int(function().fordblks)

@@ -214,7 +214,7 @@ class Soak:
     def figures(self) -> dict[str, str]:
         """Return what there is to tell at the end."""
         measures = self.measures
-        blocks, left, threads, resident = measures.blocks, measures.left, measures.threads, measures.resident
+        blocks, left, threads = measures.blocks, measures.left, measures.threads
         steps: Counter[str] = Counter()
         struck: Counter[str] = Counter()
         for worker in [*self.workers, *self.main.workers]:
@@ -228,12 +228,16 @@ class Soak:
             told["left by the last traced round"] = f"{left[-1]:,} bytes"
             told["left by a traced round at most"] = f"{max(left):,} bytes"
         if len(blocks) > SETTLED:
-            told["memory at the second rest"] = f"{blocks[SETTLED]:,} blocks, {resident[SETTLED]:,} bytes"
-            told["memory at the last rest"] = f"{blocks[-1]:,} blocks, {resident[-1]:,} bytes"
-            told["memory at a rest at most"] = f"{max(blocks):,} blocks, {max(resident):,} bytes"
+            told["blocks at the second rest, the last, at most"] = _three(blocks)
+            told["bytes in use at these"] = _three(measures.used)
+            told["bytes in memory at these"] = _three(measures.resident)
             told["threads at rests"] = " to ".join(map(str, sorted({min(threads), max(threads)})))
         told["violations"] = f"{len(self.scene.violations):,}"
         return told
+
+
+def _three(measured: list[int]) -> str:
+    return f"{measured[SETTLED]:,}, {measured[-1]:,}, {max(measured):,}"
 
 
 @contextmanager

@@ -278,10 +278,15 @@ class Visitors(Worker):
 
 
 class Savers(Worker):
-    """Saves the store and loads what was saved."""
+    """Saves the store and loads what was saved; writes single keys to files and reads them from there."""
 
     def step(self) -> None:
         """Save it once."""
+        path = self.scene.directory / "written"
+        with self.store.snapshot() as view:
+            view.to_file(ACCOUNTS[0], path)
+            self.scene.expect(path.read_bytes() == view.to_bytes(ACCOUNTS[0]), "a file has other data")
+        self.store.from_file("file", path)
         path = self.scene.directory / "saved"
         self.store.save(path)
         with DictMemoryStore.load(path, EventManager(), indexes=["kind"]) as loaded:

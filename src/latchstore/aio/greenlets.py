@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from greenlet import getcurrent, greenlet
 
 from latchstore.aio.threads import call_in_thread, call_to_its_end
-from latchstore.delivery.async_waiting import running_loop
+from latchstore.delivery.async_waiting import running_loop, sleep_async
 from latchstore.delivery.awaiting import AwaitingCall, current_call
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class GreenletCall(AwaitingCall):
         return self.wait(call_to_its_end(function) if to_its_end else call_in_thread(function))
 
     def sleep(self, seconds: float) -> None:
-        self.wait(asyncio.sleep(seconds))
+        self.wait(sleep_async(seconds))
 
     async def result(self) -> Any:
         """Enter the function, and await on its behalf; return its result."""

@@ -29,7 +29,7 @@ from latchstore.contract.errors import (
     WaitTimeoutError,
     WatchClosedError,
 )
-from latchstore.delivery.async_waiting import running_loop
+from latchstore.delivery.async_waiting import Remaining, running_loop
 from latchstore.delivery.loop_listeners import wait_for_listeners
 from latchstore.engine.transactional_store import TransactionalStore
 
@@ -290,12 +290,12 @@ async def _wait_until(
     do: str = "become true",
 ) -> T:
     """Await `predicate` now and after each change until its result is true; return that result."""
-    loop, deadline = running_loop(), _deadline(timeout)
+    remaining = None if timeout is None else Remaining(timeout)
     while True:
         result = await predicate()
         if result:
             return result
-        left = None if deadline is None else max(0.0, deadline - loop.time())
+        left = None if remaining is None else remaining()
         try:
             if left == 0:
                 raise WaitTimeoutError

@@ -16,7 +16,7 @@ from latchstore.aio.methods import AsyncMethods
 from latchstore.aio.threads import call_for
 from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import TransactionClosedError, TransactionConflictError, TransactionError
-from latchstore.delivery.async_waiting import running_loop
+from latchstore.delivery.async_waiting import running_loop, sleep_async
 from latchstore.engine.attempts import Attempts
 from latchstore.engine.task_transaction import (
     TaskTransaction,
@@ -240,12 +240,12 @@ class AsyncAttempt:
         try:
             await transaction.__aexit__(kind, error, traceback)
         except TransactionConflictError as conflict:
-            await asyncio.sleep(self._attempts.pause_after(self.number, conflict))
+            await sleep_async(self._attempts.pause_after(self.number, conflict))
             return True
         if isinstance(error, TransactionConflictError) and transaction.revision is None:
             # From tx.commit() inside the block. After a commit, the conflict is another store's, and
             # propagates.
-            await asyncio.sleep(self._attempts.pause_after(self.number, error))
+            await sleep_async(self._attempts.pause_after(self.number, error))
             return True
         self._attempts.finished = True
         return False

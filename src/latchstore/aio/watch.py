@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
 from latchstore.contract.events import EventsLost, StoreModificationEvent
-from latchstore.delivery.async_waiting import running_loop, wait_async
+from latchstore.delivery.async_waiting import Remaining, wait_async
 from latchstore.delivery.watch import Watch, may_be_read, waiters_of
 
 if TYPE_CHECKING:
@@ -56,13 +56,13 @@ class AsyncWatch:
             If the watch is closed, or the store is closed and all changes have been read.
         """
         timeout = checked_timeout(timeout)
-        watch, loop = self._watch, running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
+        watch = self._watch
+        remaining = None if timeout is None else Remaining(timeout)
         while True:
             try:
                 return watch.get(0)
             except WaitTimeoutError:
-                left = None if deadline is None else max(0.0, deadline - loop.time())
+                left = None if remaining is None else remaining()
             if left == 0 or not await wait_async(waiters_of(watch), lambda: may_be_read(watch), left):
                 raise WaitTimeoutError(f"no change in {timeout or 0:g} s: {watch!r}")
 

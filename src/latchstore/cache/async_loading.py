@@ -35,7 +35,7 @@ from latchstore.cache.memoizing import CacheInfo, FunctionKeys, ResultCache, Res
 from latchstore.cache.near import UNSHARED
 from latchstore.cache.options import Options
 from latchstore.contract.arguments import describe
-from latchstore.delivery.async_waiting import running_loop, wait_async
+from latchstore.delivery.async_waiting import running_loop, sleep_async, wait_async
 from latchstore.delivery.waiting import clock
 from latchstore.engine.bounded import Leases
 from latchstore.engine.entry_facts import REFRESH
@@ -279,7 +279,7 @@ async def _await_process(leases: Leases, how: Pass, wait: ForProcess) -> None:
         waited = clock() - begun
         if wait.deadline is not None and clock() >= wait.deadline:
             raise load_timeout(wait.key, waited, holder)
-        await asyncio.sleep(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, waited / 10)))
+        await sleep_async(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, waited / 10)))
 
 
 async def _load(how: Pass, attempt: Attempt, loader: Callable[[], Any], ending: _Ending) -> Any:

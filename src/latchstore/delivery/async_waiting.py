@@ -1,14 +1,20 @@
 """Waits of asyncio tasks on the same `Waiters` as those of threads.
 
+They are timed by the loop, as ``asyncio.sleep`` is. A test that replaces the clock that loops ask can stop a
+loop's timers for ever; then a thread wakes the task in time as well.
+
 Imported only where asyncio is used. Thread safety: any thread may ring a `LoopBell`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from threading import Timer
+from types import BuiltinFunctionType
 
-from latchstore.delivery.waiting import Bell, Waiters
+from latchstore.delivery.waiting import Bell, Waiters, clock
 
 #: Seconds after which a task checks without a ring: an exception that interrupts the ringing thread may lose
 #: a wake-up.
@@ -32,6 +38,22 @@ def running_loop() -> asyncio.AbstractEventLoop:
         ) from None
 
 
+class Remaining:
+    """The seconds that remain of a timeout that begins now, by the loop or by the clock of waits, if less."""
+
+    __slots__ = ("_begun", "_deadline", "_loop", "timeout")
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout: float = timeout
+        self._loop = running_loop()
+        self._deadline = self._loop.time() + timeout
+        self._begun = clock()
+
+    def __call__(self) -> float:
+        left = min(self._deadline - self._loop.time(), self.timeout - (clock() - self._begun))
+        return max(0.0, left)
+
+
 class LoopBell(Bell):
     """Wakes one task of the loop that runs in the thread where the bell is created."""
 
@@ -46,6 +68,9 @@ class LoopBell(Bell):
 
     def ring(self) -> None:
         self._is_rung = True
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         try:
             self._loop.call_soon_threadsafe(self._wake.set)
         except RuntimeError:
@@ -57,10 +82,16 @@ class LoopBell(Bell):
     async def sleep_async(self, seconds: float) -> bool:
         """Sleep until the bell rings, at most `seconds`; return whether it rang."""
         timer = self._loop.call_later(seconds, self._wake.set)
+        alarm = None if isinstance(time.monotonic, BuiltinFunctionType) else Timer(seconds, self._wake_up)
         try:
+            if alarm is not None:
+                alarm.daemon = True
+                alarm.start()
             await self._wake.wait()
         finally:
             timer.cancel()
+            if alarm is not None:
+                alarm.cancel()
         was_rung = self._is_rung
         self._is_rung = False
         self._wake.clear()
@@ -81,8 +112,7 @@ async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: flo
     """
     if ready():
         return True
-    loop = running_loop()
-    deadline = None if timeout is None else loop.time() + timeout
+    remaining = None if timeout is None else Remaining(timeout)
     bell, answered = LoopBell(), False
     try:
         while True:
@@ -90,8 +120,8 @@ async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: flo
             if ready():
                 answered = True
                 return True
-            left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - loop.time())
-            if left <= 0:
+            left = LOOK_AGAIN if remaining is None else min(LOOK_AGAIN, remaining())
+            if left == 0:
                 return False
             if not await bell.sleep_async(left):
                 waiters.discard(bell)
@@ -102,3 +132,8 @@ async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: flo
         waiters.discard(bell)
         if not answered and bell.is_rung():
             waiters.ring()  # this task used up a ring, so another waiter must check instead
+
+
+async def sleep_async(seconds: float) -> None:
+    """Sleep, also in a loop whose timers a test has stopped."""
+    await LoopBell().sleep_async(seconds)

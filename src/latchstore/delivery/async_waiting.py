@@ -1,7 +1,7 @@
 """Waits of asyncio tasks on the same `Waiters` as those of threads.
 
 They are timed by the loop, as ``asyncio.sleep`` is. A test that replaces the clock that loops ask can stop a
-loop's timers for ever; then a thread wakes the task in time as well.
+loop's timers forever; then a thread wakes the task in time as well.
 
 Imported only where asyncio is used. Thread safety: any thread may ring a `LoopBell`.
 """

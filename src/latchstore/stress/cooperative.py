@@ -349,12 +349,16 @@ def _sleep(seconds: float) -> None:
         task.scheduler.sleep(task, seconds)
 
 
+#: Seconds that code under test needs to read a clock, as it may read it until a moment has come.
+_READING = 1e-6
+
+
 def _clock(name: str, unit: float | int, start: float | int) -> Callable[[], Any]:
     real = _REAL_TIMES[name]
 
     def read() -> Any:
         task = current_task()
-        return real() if task is None else start + type(unit)(task.scheduler.clock() * unit)
+        return real() if task is None else start + type(unit)(task.scheduler.clock(_READING) * unit)
 
     return read
 

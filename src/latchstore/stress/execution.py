@@ -71,6 +71,8 @@ class Execution:
         Where each thread was (file and line) when it lost its turn, if `recording` was set. Threads have the
         numbers of the bodies; threads that the code under test started have the following numbers.
     lock_edges : list of LockEdge
+    started : int
+        Number of threads that the code under test started.
     finished : object
         The result of `finish`.
     """
@@ -82,6 +84,7 @@ class Execution:
     points: int = 0
     steps: list[Step] = field(default_factory=list)
     lock_edges: list[LockEdge] = field(default_factory=list)
+    started: int = 0
     finished: object = None
 
 
@@ -258,6 +261,7 @@ def run_schedule(
     execution.blocked = scheduler.blocked
     execution.turns, execution.points = scheduler.turns, scheduler.now
     execution.steps = scheduler.steps
+    execution.started = len(scheduler.tasks) - 1 - len(stage.ended)
     execution.lock_edges = list(scheduler.lock_order.edges())
     return execution
 

@@ -20,7 +20,8 @@ def write_junit(result: Result, path: str | os.PathLike[str]) -> None:
                 _add(case, kind, verdict.answer, f"{verdict.reason}\nagain: {result.command}")
     case = ElementTree.SubElement(suite, "testcase", classname="run", name="no deadlock, no crash")
     for problem in result.problems:
-        _add(case, "failure", problem.kind, f"{problem.text}\nagain: {result.command}")
+        kind = "failure" if result.answer == "invalid" else "error"
+        _add(case, kind, problem.kind, f"{problem.text}\nagain: {result.command}")
     cases = suite.findall("testcase")
     suite.set("tests", str(len(cases)))
     suite.set("failures", str(sum(case.find("failure") is not None for case in cases)))

@@ -34,6 +34,11 @@ def name_of(instruction: dis.Instruction) -> str:
     return instruction.opname
 
 
+def is_shared(instruction: dis.Instruction, code: CodeType) -> bool:
+    """Return whether a bytecode writes a variable of an enclosing function, which threads may share."""
+    return instruction.opname == "STORE_DEREF" and instruction.argval in code.co_freevars
+
+
 _points: dict[CodeType, frozenset[int]] = {}
 
 
@@ -44,7 +49,7 @@ def points_of(code: CodeType) -> frozenset[int]:
         found = _points[code] = frozenset(
             instruction.offset
             for instruction in dis.get_instructions(code)
-            if any(part in name_of(instruction) for part in _POINTS)
+            if any(part in name_of(instruction) for part in _POINTS) or is_shared(instruction, code)
         )
     return found
 

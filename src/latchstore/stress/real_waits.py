@@ -107,7 +107,7 @@ def describe_wait(name: str, ident: int, own: FrameType | None, others: Mapping[
     name, ident : str and int
         Of the thread.
     own : frame or None
-        Its innermost frame in the code under test: a lock is named as it is named there, if it is.
+        Its innermost frame in the code under test: a lock is named as it is there.
     others : mapping
         Identifiers of the other threads of the run, by name.
     """

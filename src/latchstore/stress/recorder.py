@@ -14,7 +14,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
 from latchstore.stress.lock_order import place_of
-from latchstore.stress.places import name_of
+from latchstore.stress.places import is_shared, name_of
 from latchstore.stress.result import Access, Step
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class StepRecorder:
         accesses, self._accesses = tuple(self._accesses), []
         if task.number == 0:
             return  # it only waits for other threads
-        time, frame = self._last_tick(), self._frame_of(task)
+        time, frame = self._last_tick(), None if task.done else self._frame_of(task)
         if frame is None:
             self.steps.append(Step(task.shown, "", "ends" if task.done else "begins", time, accesses))
             return
@@ -121,7 +121,7 @@ def _actions_of(code: CodeType) -> dict[int, tuple[str, str]]:
         for instruction in dis.get_instructions(code):
             name, before, previous = name_of(instruction), previous, instruction.opname
             does = next((does for part, does in _DOES if part in name), None)
-            if does is None or name.startswith(_OF_ITS_OWN):
+            if does is None or (name.startswith(_OF_ITS_OWN) and not is_shared(instruction, code)):
                 continue
             text = _source_of(code, instruction.positions)
             if before == "LOAD_SPECIAL" and does == "calls":

@@ -93,7 +93,7 @@ def report_html(result: Result) -> str:
 
 def _headline(result: Result) -> str:
     if result.problems:
-        return f"invalid: {result.problems[0].kind}"
+        return f"{result.answer}: {result.problems[0].kind}"
     for workload, checks in result.verdicts.items():
         for check, verdict in checks.items():
             if verdict.answer == result.answer != "valid":

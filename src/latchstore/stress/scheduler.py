@@ -189,7 +189,7 @@ class Scheduler(HelperTurns):
                 others = {
                     f"thread {each.shown}": self.ident_of(each) for each in self.tasks if each is not running
                 }
-                text = describe_wait(f"thread {running.shown}", ident, self.traced_frame_of(running), others)
+                text = describe_wait(f"thread {running.shown}", ident, self.frame_of(running), others)
                 self.problem = self.problem or Problem("blocked", f"{text}\n{self.table()}")
                 return self._abandon(running, timeout)
         running = self._running
@@ -370,8 +370,9 @@ class Scheduler(HelperTurns):
         for each in self.tasks:
             each.jumps = 0
 
-    def clock(self) -> float:
-        """Return the time of the run, in seconds."""
+    def clock(self, reading: float = 0.0) -> float:
+        """Return the time of the run, in seconds, after that of reading it."""
+        self._jumped += reading
         return self.now * _POINT + self._jumped
 
     def tick(self) -> int:
@@ -483,12 +484,7 @@ class Scheduler(HelperTurns):
         """Return the innermost frame of a task in the code under test."""
         ident = self.ident_of(task)
         innermost = None if ident is None else frames_of_threads().get(ident)
-        return self.traced_frame_of(task) or frame_outside(innermost)
-
-    def traced_frame_of(self, task: Task) -> FrameType | None:
-        """Return the innermost frame of a task in the code under test, None if there is none."""
-        ident = self.ident_of(task)
-        frame = None if ident is None else frames_of_threads().get(ident)
+        frame = innermost
         while frame is not None and not self._traced(frame.f_code):
             frame = frame.f_back
-        return frame
+        return frame or frame_outside(innermost)

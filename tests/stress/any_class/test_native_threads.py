@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from latchstore.stress import Test, operation
+from latchstore.stress.result import Problem
 from latchstore.stress.testing import exploration
 from latchstore.stress.testing.execution import Run
 
@@ -91,7 +92,7 @@ def test_locks_older_than_the_object_exclude_native_threads(
         def make(self) -> Any:
             return kind()
 
-    monkeypatch.setattr(exploration, "_NATIVE", 2)
+    monkeypatch.setattr(exploration, "NATIVE", 2)
     report = SoundTest.run()
     assert report.passed, str(report)
     assert 0 < report.native < report.schedules
@@ -124,20 +125,19 @@ def test_a_failure_is_looked_for_under_control(monkeypatch: pytest.MonkeyPatch) 
             return RacyCounter()
 
     def fails(*args: object) -> Run:
-        return Run([], reason="native threads have found it", native=True)
+        return Run([], problems=[Problem("crash", "native threads have found it")], native=True)
 
     def passes(*args: object) -> Run:
         return Run([], native=True)
 
-    monkeypatch.setattr(exploration, "_NATIVE", 1)
-    monkeypatch.setattr(exploration.Report, "count", lambda *args: None)
-    monkeypatch.setattr(exploration._Exploration, "_run_native", fails)
+    monkeypatch.setattr(exploration, "NATIVE", 1)
+    monkeypatch.setattr(exploration, "run_native", fails)
     report = RacyTest.run()
     assert "would give 2, but it gave 1" in str(report)
     assert "where to look:" in str(report)
     assert "native threads made these calls" not in str(report)
     # The command that repeats it does, whatever native threads do.
-    monkeypatch.setattr(exploration._Exploration, "_run_native", passes)
+    monkeypatch.setattr(exploration, "run_native", passes)
     assert report.run is not None
     again = RacyTest.run(seed=report.seed, schedules=1)
     assert again.run is not None

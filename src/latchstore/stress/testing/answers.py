@@ -17,6 +17,12 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 _repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = _repr.maxdeque = 10
 
+#: Maximum characters of an exception in reports.
+_LONGEST = 300
+
+#: Characters before and after the first difference of two answers that are shown.
+_BEFORE, _AFTER = 20, 60
+
 
 @dataclass(frozen=True)
 class Raised:
@@ -140,7 +146,24 @@ def answer_or_error(test: Definition, result: Any = None, error: BaseException |
         return Answer(("returned", test.describe(result)), _repr.repr(result), result)
     described = test.describe_error(error)
     text = f"raises {type(error).__name__}"
-    return Answer(("raised", described), f"{text}: {error}" if str(error) else text, Raised(described))
+    text = f"{text}: {error}" if str(error) else text
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return Answer(("raised", described), text, Raised(described))
+
+
+def told_apart(one: Answer, other: Answer) -> tuple[str, str]:
+    """Return the texts of two different answers; if these are equal, what differs in the whole ones."""
+    if one.text != other.text:
+        return one.text, other.text
+    first, second = repr(one.value[1]), repr(other.value[1])
+    pairs = enumerate(zip(first, second, strict=False))
+    place = next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
+    begin = max(0, place - _BEFORE)
+    cut = [
+        f"{'...' if begin else ''}{text[begin : place + _AFTER]}{'...' if len(text) > place + _AFTER else ''}"
+        for text in (first, second)
+    ]
+    return f"{one.text}, in it {cut[0]}", f"the same with {cut[1]}"
 
 
 def state_of(test: Definition, subject: Any) -> Answer:

@@ -6,6 +6,7 @@ Thread safety: each thread writes records of its own; they are joined when all t
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import threading
 import time
@@ -50,6 +51,8 @@ class Run:
     broken : Break or None
         The place where the longest order breaks.
     native : bool
+    among_started : bool
+        Whether no two calls overlapped, but calls started threads, which may race with each other.
     """
 
     records: list[Record]
@@ -62,6 +65,7 @@ class Run:
     reason: str = ""
     broken: Break | None = None
     native: bool = False
+    among_started: bool = False
 
     @property
     def failed(self) -> bool:
@@ -206,8 +210,19 @@ def run_scheduled(
     if not run.stuck and not run.problems:
         run.problems.extend(execution.problems)
     run.turns, run.points = execution.turns, execution.points
-    run.steps = [step for step in execution.steps if step.thread < len(program.threads)]
+    run.among_started = execution.started > 0 and not overlapped(run.records)
+    steps = execution.steps
+    run.steps = steps if run.among_started else [step for step in steps if step.thread < len(program.threads)]
     return run
+
+
+def overlapped(records: Sequence[Record]) -> bool:
+    """Return whether two calls overlapped; they are in the order of their beginnings."""
+    return any(
+        one.overlaps(other)
+        for one, other in itertools.pairwise(records)
+        if one.call.thread != other.call.thread
+    )
 
 
 def _waits_for_no_lock(execution: Execution) -> bool:

@@ -36,7 +36,7 @@ from latchstore.stress.testing.wording import report_text
 from latchstore.stress.verdict import Answer as VerdictAnswer
 
 #: One in this many schedules runs on native threads, if threads can be switched in the code.
-_NATIVE = 10
+NATIVE = 10
 
 #: The number of schedules in which a failure of native threads is looked for under control.
 _CONTROLLED = 100
@@ -352,7 +352,7 @@ class _Exploration:
         """Draw whether a schedule runs on native threads."""
         if self._scope is None or all(each.blocking for each in self._operations):
             return False
-        return not self._scope.switched or chance.randrange(_NATIVE) == 0
+        return not self._scope.switched or chance.randrange(NATIVE) == 0
 
     def _first_run(self, program: Program, chance: Random, native: bool) -> Run:
         if self._is_async:

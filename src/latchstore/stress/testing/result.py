@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latchstore.stress.history import History, Operation, environment
 from latchstore.stress.result import Result
-from latchstore.stress.testing.answers import UNKNOWN_ANSWER, Break, Record
+from latchstore.stress.testing.answers import UNKNOWN_ANSWER, Break, Record, told_apart
 from latchstore.stress.verdict import Explanation, Verdict
 
 if TYPE_CHECKING:
@@ -23,7 +23,13 @@ def result_of(report: Report) -> Result:
     operations = {id(record.call): _operation(record) for record in records}
     explanation = None if report.broken is None else _explanation(report.broken, operations)
     told = () if explanation is None or explanation.stuck is None else (explanation.stuck,)
-    header = {**environment(), "seed": report.seed, "schedule": "native" if run and run.native else "mixed"}
+    header: dict[str, Any] = {
+        **environment(),
+        "seed": report.seed,
+        "schedule": "native" if run and run.native else "mixed",
+    }
+    if run is not None and run.among_started:
+        header["overlapped"] = True  # the threads that calls have started did
     problems = () if run is None else tuple(run.problems)
     verdict = Verdict(report.answer, report.reason, told, explanation=explanation)
     state = None if run is None else run.state
@@ -42,12 +48,13 @@ def result_of(report: Report) -> Result:
 
 
 def _explanation(broken: Break, operations: dict[int, Operation]) -> Explanation:
+    expected, got = told_apart(broken.expected, broken.got)
     return Explanation(
         tuple(operations[id(call)] for call in broken.order),
         broken.states,
         None if broken.call is None else operations[id(broken.call)],
-        "" if broken.expected is UNKNOWN_ANSWER else str(broken.expected),
-        str(broken.got),
+        "" if broken.expected is UNKNOWN_ANSWER else expected,
+        got,
     )
 
 

@@ -22,13 +22,18 @@ def report_text(report: Report) -> str:
             parts.append("a single thread made these calls")
         elif result_of(report).is_sequential:
             parts.append(SEQUENTIAL)
+        elif report.run.among_started:
+            parts.append(
+                "no two of the calls overlapped: threads that a call has started race with each other"
+            )
         parts += failure_parts(result_of(report))
         for problem in report.run.problems:
             if len(problem.text.splitlines()) > 1:
                 parts.append(problem.text)
         if report.run.native:
             parts.append("native threads made these calls; it may take several runs to reproduce this")
-    parts.append(_coverage(report))
+    if coverage := _coverage(report):
+        parts.append(coverage)
     if report.command:
         name = report.test.partition(":")[2]
         parts.append(f"again: {report.command}\n   or: {name}.run(seed={report.seed}, schedules=1)")
@@ -57,6 +62,8 @@ def _coverage(report: Report) -> str:
     for name in names:
         if report.counts[name] == report.raised[name] >= 10:
             notes.append(f"note: every call of {name} raised an exception: check the test")
+    if not report.schedules:
+        return "\n".join(notes)
     within = ", ".join(report.modules)
     where = (
         "the operations were tasks of one event loop, switched at each await"

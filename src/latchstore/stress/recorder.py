@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from latchstore.stress.lock_order import place_of
 from latchstore.stress.places import is_shared, name_of
 from latchstore.stress.result import Access, Step
+from latchstore.stress.standstill import holder_of
 
 if TYPE_CHECKING:
     from latchstore.stress.tasks import Task
@@ -88,9 +89,11 @@ class StepRecorder:
             self.steps.append(Step(task.shown, "", "ends" if task.done else "begins", time, accesses))
             return
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        waiting = getattr(task.waiting, "label", None)
-        if waiting is not None:
-            line += f"  (waits for {waiting})"
+        label = getattr(task.waiting, "label", None)
+        if label is not None:
+            holder = holder_of(task.waiting)
+            what = label if holder is None else f"the lock of {label}, held by thread {holder.shown}"
+            line += f"  (waits for {what})"
         ours = is_ours(frame.f_code)
         self.steps.append(Step(task.shown, place_of(frame), line, time, accesses, ours))
 

@@ -43,7 +43,7 @@ class Blocked(NamedTuple):
 def blocked_of(task: Task, frame: FrameType | None) -> Blocked:
     """Return what a task holds and waits for."""
     waits_for = None if task.waiting is None else getattr(task.waiting, "label", None) or str(task.waiting)
-    holder = _holder_of(task.waiting)
+    holder = holder_of(task.waiting)
     return Blocked(
         task.shown,
         task.name,
@@ -86,7 +86,7 @@ def circle_of_locks(task: Task, what: object) -> str:
 def _stuck_from(task: Task, what: object, timeouts: bool) -> str:
     seen = [task]
     each = task
-    while (holder := _holder_of(what)) is not None:
+    while (holder := holder_of(what)) is not None:
         if holder.done:
             return f"thread {each.shown} waits for a lock that thread {holder.shown} never releases"
         if holder in seen:
@@ -99,7 +99,7 @@ def _stuck_from(task: Task, what: object, timeouts: bool) -> str:
     return ""
 
 
-def _holder_of(what: Any) -> Task | None:
+def holder_of(what: Any) -> Task | None:
     """Return the holder of the lock that a task waits for; None if it is not a lock."""
     if not hasattr(what, "holder") or what.for_waiting:
         return None

@@ -14,7 +14,7 @@ from latchstore.stress.result import Result, Step
 from latchstore.stress.verdict import Explanation
 
 #: Maximum characters of a cell with the place of a thread.
-_WIDEST = 70
+_WIDEST = 90
 
 #: Maximum operations of a history that is printed.
 _READABLE = 40
@@ -206,7 +206,8 @@ def steps_table(steps: Sequence[Step]) -> str:
     rows = [tuple(f"thread {thread}" for thread in threads)]
     for step in steps:
         cell = f"{step.where}: {step.text}" if step.where else step.text
-        rows.append(tuple(cell[:_WIDEST] if thread == step.thread else "" for thread in threads))
+        cell = cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..."
+        rows.append(tuple(cell if thread == step.thread else "" for thread in threads))
     return "where each was when another thread got its turn:\n" + text_table(rows, left=len(threads))
 
 

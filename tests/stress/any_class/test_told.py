@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,40 @@ def test_a_race_of_threads_that_a_call_has_started_is_no_sequential_defect() -> 
     assert "reads self.total (test_told.py:" in told
     assert "frames.py" not in told
     assert not result_of(report).is_sequential
+
+
+class Checked(SoundSummer):
+    """Looks before it has the lock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def add(self, number: int) -> int:
+        if self.total:
+            return 0
+        with self.lock:
+            return super().add(number)
+
+
+def test_a_wait_for_a_lock_names_who_holds_it() -> None:
+    class CheckedTest(SummerTest):
+        __test__ = False
+        schedules = 300
+
+        def make(self) -> Any:
+            return Checked()
+
+        def reference(self) -> Any:
+            return Checked()
+
+    waits = [told for seed in range(5) if "(waits for the lock" in (told := str(CheckedTest.run(seed=seed)))]
+    assert waits
+    found = re.search(
+        r"thread (\d) .*\(waits for the lock of test_told.py:\d+ in \S+, held by thread (\d)\)", waits[0]
+    )
+    assert found is not None
+    assert found[1] != found[2]
 
 
 def test_before_the_first_schedule_nothing_is_said_of_switches() -> None:

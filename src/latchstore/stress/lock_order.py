@@ -24,6 +24,7 @@ _INNER = (
     "queue",
     "contextlib",
     "readerwriterlock.",
+    "latchstore.contract.frames",
     "latchstore.contract.with_lock",
     "latchstore.delivery.waiting",
     "latchstore.engine.locks",

@@ -51,7 +51,8 @@ class Scope:
 
     By default these are the top-level packages of the subjects: of the module of a function, and of the
     modules of a class and its base classes. A subject whose module is not in a package adds the modules of
-    the same folder, except for the standard library and ``site-packages``.
+    the same folder, except for the standard library and ``site-packages``. One that was entered in a REPL
+    adds all functions and classes that were.
 
     Parameters
     ----------
@@ -103,7 +104,18 @@ class Scope:
             directory = os.path.dirname(file) if file else ""
             if directory and not directory.startswith(_LIBRARIES):
                 self._directories.add(directory)
+            if not file:
+                self._add_entered(module)
             self._add_module(module)
+
+    def _add_entered(self, module: ModuleType) -> None:
+        """Add the code of a module without a file: each input of a REPL may have a name of its own."""
+        for value in list(vars(module).values()):
+            if getattr(value, "__module__", None) == module.__name__:
+                functions = map(_function_of, vars(value).values()) if isinstance(value, type) else [value]
+                self._files |= {
+                    each.__code__.co_filename for each in functions if isinstance(each, FunctionType)
+                }
 
     def _add_module(self, module: ModuleType) -> None:
         path = getattr(module, "__path__", None)
@@ -138,7 +150,7 @@ class Scope:
     def switched_within(self) -> tuple[str, ...]:
         """Return the names of the modules in whose code controlled threads were so far."""
         files = {code.co_filename for code, traced in list(self._known.items()) if traced}
-        names = {module.__file__: module.__name__ for module in self.modules()}
+        names = {getattr(module, "__file__", None): module.__name__ for module in self.modules()}
         return tuple(sorted(names.get(file, file) for file in files))
 
     def has_python(self, subject: type) -> bool:

@@ -12,7 +12,7 @@ import gc
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -102,7 +102,7 @@ class Report:
     overlaps : Counter
         Number of overlaps by pair of operations.
     command : str
-        Shell command that repeats the schedule.
+        Shell command that repeats the schedule; a line of Python if the test was entered in a REPL.
 
     Thread safety
     -------------
@@ -344,7 +344,12 @@ class _Exploration:
         if run.broken is not None:
             states = states_of(run.broken, self._specification, self._test.model, run)
             report.broken = replace(run.broken, states=states)
-        report.command = f"python -m latchstore stress --test {report.test} --seed {seed} --schedules 1"
+        module, name = report.test.split(":")
+        report.command = (
+            f"{name}.run(seed={seed}, schedules=1)"
+            if module == "__main__"  # which no other process can import
+            else f"python -m latchstore stress --test {report.test} --seed {seed} --schedules 1"
+        )
 
     # -- runs --------------------------------------------------------------------------------------
 
@@ -398,9 +403,9 @@ class _Exploration:
         # With different seeds of `random`, as threads draw its numbers in another order.
         made = [self._specified(self._test.make, seed) for seed in range(2)]
         model, state = self._test.model, None if self._test.model is None else self._test.model.initial
-        for place, call in enumerate(program.calls()):
-            call = replace(call, thread=0)
-            once, again, right = (_answer(each, order, call) for each in [*made, self._specification])
+        calls = [replace(call, thread=0) for call in program.calls()]
+        answers = [_answers(each, calls) for each in (*made, self._specification)]
+        for place, (call, once, again, right) in enumerate(zip(calls, *answers, strict=True)):
             run.records.append(Record(call, 2 * place, 2 * place + 1, once))
             if model is not None:
                 state = model.step(state, call, once.result)
@@ -425,5 +430,14 @@ class _Exploration:
         return None
 
 
-def _answer(specification: Specification, order: tuple[Call, ...], call: Call) -> Answer:
-    return specification.within(lambda: specification.answer(order, call))
+def _answers(specification: Specification, calls: Sequence[Call]) -> list[Answer]:
+    """Return the answers of calls, made one after the other on one object; after one that waits, all wait."""
+
+    def work() -> list[Answer]:
+        found: list[Answer] = []
+        while len(found) < len(calls) and WAITS not in found:
+            order = tuple(calls[: len(found)])
+            found.append(specification.answer(order, calls[len(found)]))
+        return found + [WAITS] * (len(calls) - len(found))
+
+    return specification.within(work)

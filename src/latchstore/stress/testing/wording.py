@@ -36,7 +36,8 @@ def report_text(report: Report) -> str:
         parts.append(coverage)
     if report.command:
         name = report.test.partition(":")[2]
-        parts.append(f"again: {report.command}\n   or: {name}.run(seed={report.seed}, schedules=1)")
+        line = f"{name}.run(seed={report.seed}, schedules=1)"
+        parts.append("again: " + "\n   or: ".join(dict.fromkeys([report.command, line])))
     return "\n\n".join(parts)
 
 

@@ -21,6 +21,7 @@ from latchstore.engine.batch import OptimisticBatch
 from latchstore.engine.inspection import table_of
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.table import Table
+from latchstore.engine.transaction import Transaction
 from tests.mutants.mutant import metadata_of, mutant, replaces
 
 # -- looking through the store ----------------------------------------------------------------------------
@@ -348,6 +349,25 @@ def told_before_it_is_there() -> None:
             self._publisher.dispatcher.submit(delivery)
         self.journal = changes, revision, claim, (), many
         original(self)
+
+
+@mutant("phantoms")
+def function_called_within_the_block() -> None:
+    """What a transaction is to call after its commit is called at once."""
+
+    @replaces(Transaction, "on_commit")
+    def on_commit(original: Any, self: Transaction, function: Any) -> None:
+        function()
+
+
+@mutant("phantoms")
+def function_called_after_a_rollback() -> None:
+    """What a transaction is to call after its commit is called after its rollback as well."""
+
+    @replaces(Transaction, "on_commit")
+    def on_commit(original: Any, self: Transaction, function: Any) -> None:
+        original(self, function)
+        self.on_rollback(function)
 
 
 @mutant("resuming")

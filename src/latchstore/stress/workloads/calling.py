@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
+from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.linearizability import check_linearizable
 from latchstore.stress.verdict import Verdict, all_of
@@ -46,6 +47,9 @@ EXCLUSIVE = ("transaction", "transaction, rolled back", "transaction with a fail
 OPTIMISTIC = ("optimistic transaction", "attempts", "transactional function")
 _BLOCKS = (*EXCLUSIVE, *OPTIMISTIC)
 
+#: When the function was called that a transaction has registered with `on_commit`.
+_AFTER, _WITHIN = "on_commit: called after the block", "on_commit: called within the block"
+
 
 class CallAction:
     """One call of a method, or several in one transaction.
@@ -58,12 +62,15 @@ class CallAction:
         The key, the keys, or the group that is searched.
     argument : object
         The argument of the method; for a transaction the list of its calls.
+    registers : bool
+        Whether it registers a function with its transaction, to be called after the commit.
     """
 
-    __slots__ = ("_keys", "argument", "key", "name", "revision")
+    __slots__ = ("_keys", "_registers", "argument", "key", "name", "revision")
 
-    def __init__(self, name: str, key: Any, argument: Any) -> None:
+    def __init__(self, name: str, key: Any, argument: Any, registers: bool = False) -> None:
         self.name: str = name
+        self._registers = registers
         # A call on several keys is recorded under their group.
         self.key: str = key if isinstance(key, str) else group_of(key[0])
         self._keys = key
@@ -85,10 +92,24 @@ class CallAction:
                 block = store.transaction(self.name)
             case _:
                 return made(store, (self.name, self._keys, self.argument_of_call))
-        with block as transaction:
-            answers = self._calls(store)
+        called: list[str] = []
+        try:
+            with block as transaction:
+                self._register(store, transaction, called)
+                answers = self._calls(store)
+        except RolledBackError:
+            if called:
+                return called  # as no correct answer has it
+            raise
         self.revision = revision_of(transaction)
-        return answers
+        return answers if called in ([], [_AFTER]) else [*answers, *called]
+
+    def _register(self, store: Any, transaction: Any, called: list[str]) -> None:
+        """Register a function that notes when it is called."""
+        if self._registers and isinstance(store, TransactionalStore):
+            transaction.on_commit(
+                lambda: called.append(_AFTER if store.current_transaction() is None else _WITHIN)
+            )
 
     @property
     def argument_of_call(self) -> Any:
@@ -124,11 +145,13 @@ class CallAction:
 
     def _try_until_it_is_made(self, store: Any) -> list[Any]:
         answers: list[Any] = []
+        called: list[str] = []
         for attempt in store.attempts(self.name):
             with attempt as transaction:
+                self._register(store, transaction, called)
                 answers = self._calls(store)
         self.revision = revision_of(transaction)
-        return answers
+        return answers if called in ([], [_AFTER]) else [*answers, *called]
 
 
 def group_of(key: str) -> str:
@@ -164,6 +187,8 @@ class Calls(PlainWorkload):
     #: Whether all threads use the same group throughout. Then most threads only read, to limit the length of
     #: searches.
     one_group: ClassVar[bool] = False
+    #: Whether transactions register functions to be called after their commit.
+    registers: ClassVar[bool] = False
 
     def prepare(self, store: AbstractStore) -> None:
         """Set the first keys."""
@@ -202,7 +227,10 @@ class Calls(PlainWorkload):
                 yield CallAction(*self.call(chance, group, value, chance.choice(reads)))
             elif blocks and chance.random() < self.in_blocks * (1 if number > _BEGINNING else in_blocks_of):
                 yield CallAction(
-                    chance.choice(blocks), group, self.calls(chance, group, value, writes, reads)
+                    chance.choice(blocks),
+                    group,
+                    self.calls(chance, group, value, writes, reads),
+                    self.registers,
                 )
             else:
                 method = chance.choice(reads if chance.random() < reading else writes)

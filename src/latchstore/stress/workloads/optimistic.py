@@ -18,6 +18,7 @@ class Optimistic(Calls):
     reads: ClassVar[Sequence[str]] = ("get", "to_bytes", "get_metadata", "exists", "multiget")
     blocks: ClassVar[Sequence[str]] = OPTIMISTIC
     in_blocks: ClassVar[float] = 0.8
+    registers: ClassVar[bool] = True
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether the store has optimistic transactions."""

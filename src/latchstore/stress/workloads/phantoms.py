@@ -21,6 +21,7 @@ class Phantoms(TransactionalWorkload, Calls):
     reads: ClassVar[Sequence[str]] = ("glob", "query", "query_keys", "exists")
     keys = 3
     in_blocks: ClassVar[float] = 0.9
+    registers: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.blocks: Sequence[str] = EXCLUSIVE  # type: ignore[misc]

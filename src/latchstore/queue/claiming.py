@@ -135,7 +135,8 @@ class _Claim(FirstEntry, Generic[V]):
 
     def made(self, key: str, old: Entry | None, new: Entry | None) -> None:
         super().made(key, old, new)
-        assert old is not None and new is not None  # noqa: PT018
+        assert old is not None, "the store has claimed a job that did not exist"
+        assert new is not None, "the store has removed a job instead of claiming it"
         self.entry = old
         self.items = {name: new[name] for name in (places.PLACE, places.ATTEMPTS)}
         self._until = places.parsed(new[places.PLACE]).time / 1_000_000
@@ -143,7 +144,7 @@ class _Claim(FirstEntry, Generic[V]):
 
     def job(self) -> Job[V]:
         """Return the claimed job."""
-        assert self.key is not None
+        assert self.key is not None, "the store has committed a claim without the edit that chooses its job"
         return Job(self._settings, self.key, self.entry, self.items, self._until)
 
     def give_back(self) -> None:

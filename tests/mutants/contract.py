@@ -428,3 +428,14 @@ def predicate_called_before_the_watch() -> None:
             with self.watch() as changes:
                 changes.get(timeout)
         return result
+
+
+@mutant("waiting")
+def any_change_ends_the_wait() -> None:
+    """Who waits for a key goes on after the first change of any key."""
+
+    @replaces(DictMemoryStore, "wait_for_key")
+    def wait_for_key(original: Any, self: DictMemoryStore, key: str, timeout: Any = 30.0) -> Any:
+        with self.watch() as changes:
+            if not self.exists(key):
+                changes.get(timeout)

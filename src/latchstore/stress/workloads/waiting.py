@@ -34,7 +34,7 @@ _LOOK, _SET = "look for another key", "set another key"
 
 #: The ways to wait, and how often each is drawn.
 _WAYS = {"wait_for_key": 3, "wait_for": 2, "watch and get": 1}
-_IN_TIME, _LATE, _NEVER = "in time", "when the time was over", "never"
+_IN_TIME, _LATE, _NEVER, _EARLY = "in time", "when the time was over", "never", "before the key was set"
 
 
 class _HandOver:
@@ -89,7 +89,10 @@ class _HandOver:
         except StoreError as error:
             # For example as the store was closed.
             raise RolledBackError from error
-        return _IN_TIME if time.monotonic() - begun < _PATIENCE else _LATE
+        waited = time.monotonic() - begun
+        if not store.exists(self.key):
+            return _EARLY  # it is set once, and stays
+        return _IN_TIME if waited < _PATIENCE else _LATE
 
     def _wait(self, store: Any) -> None:
         match self.name:
@@ -127,7 +130,7 @@ def _drawn(chance: random.Random) -> str:
 
 
 class Waiting(PlainWorkload):
-    """Threads that wait for a key while another sets it: no wake-up is lost."""
+    """Threads that wait for a key while another sets it: no wake-up is lost, and none comes too early."""
 
     name = "waiting"
     weight: ClassVar[float] = 8
@@ -161,12 +164,14 @@ class Waiting(PlainWorkload):
                 yield _Other(_SET, f"{self.name}/other")
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check that each wait found its key in time."""
+        """Check that each wait found its key, and in time."""
         return {"woken": all_of(map(_check, operations_of(self.name, history)))}
 
 
 def _check(operation: Operation) -> Verdict:
     if operation.name not in _WAYS or operation.outcome != "ok" or operation.result == _IN_TIME:
         return VALID
+    if operation.result == _EARLY:
+        return Verdict("invalid", f"({operation}): the wait ended, but the key was not set", (operation,))
     reason = f"lost wake-up: ({operation}): the key was set, but the waiter did not wake up"
     return Verdict("invalid", reason, (operation,))

@@ -130,11 +130,9 @@ class Transaction(BatchStore):
         self.notes: str = notes
         self.optimistic: bool = optimistic
         self._has_listeners = store._has_listeners
-        self._store = store
-        self._engine = store._engine
+        self._store, self._engine = store, store._engine
         self._timeout = timeout
         self._batch = self._thread = self._task = None
-        # Whether the block has been left.
         self._left = False
         self._claim: Claim | None = None
         self._route: Route | None = None
@@ -146,7 +144,6 @@ class Transaction(BatchStore):
         # From commit() or rollback() to the end of the block.
         self._ended_early = False
         self._forked = False
-        # The functions of on_commit() and on_rollback().
         self._after_commit: Functions = ()
         self._after_rollback: Functions = ()
 
@@ -382,7 +379,10 @@ class Transaction(BatchStore):
             outer._after_rollback = _extended(outer._after_rollback, self._after_rollback)
             self._kept = True
             if outer._left:  # a signal handler or finalizer has ended it meanwhile
-                outer._commit(batch) if outer._kept else outer._call_back()
+                if outer._kept:
+                    outer._commit(batch)
+                else:
+                    outer._call_back()
             return
         check = None
         if self.optimistic:
@@ -425,8 +425,8 @@ class Transaction(BatchStore):
         committed = self._outer is None and self.revision is not None
         functions = self._after_commit if committed else self._after_rollback
         self._after_commit = self._after_rollback = ()
-        if functions:
-            functions.clear() if self._kept else call_all(functions)
+        if functions and not self._kept:
+            call_all(functions)
 
     def _belongs_to_this_thread(self) -> bool:
         """Return whether the calling thread is the one that entered the block."""

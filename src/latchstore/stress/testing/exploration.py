@@ -404,7 +404,7 @@ class _Exploration:
         made = [self._specified(self._test.make, seed) for seed in range(2)]
         model, state = self._test.model, None if self._test.model is None else self._test.model.initial
         calls = [replace(call, thread=0) for call in program.calls()]
-        answers = [_answers(each, calls) for each in (*made, self._specification)]
+        answers = [_answers_of(each, calls) for each in (*made, self._specification)]
         for place, (call, once, again, right) in enumerate(zip(calls, *answers, strict=True)):
             run.records.append(Record(call, 2 * place, 2 * place + 1, once))
             if model is not None:
@@ -430,7 +430,7 @@ class _Exploration:
         return None
 
 
-def _answers(specification: Specification, calls: Sequence[Call]) -> list[Answer]:
+def _answers_of(specification: Specification, calls: Sequence[Call]) -> list[Answer]:
     """Return the answers of calls, made one after the other on one object; after one that waits, all wait."""
 
     def work() -> list[Answer]:

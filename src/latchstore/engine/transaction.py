@@ -11,8 +11,7 @@ Thread safety:
 4. Other threads see nothing of a batch before the engine commits it.
 5. The functions of `on_commit` and `on_rollback` run after the transaction has stopped being the owner.
 6. The store references a transaction weakly. So one whose block ends without its ``__exit__`` (a generator
-   that is dropped, or an exception that interrupts the entry of ``__exit__``) is rolled back as soon as it is
-   unreferenced, which CPython detects at once.
+   that is dropped, an exception that interrupts its entry) is rolled back as soon as it is unreferenced.
 """
 
 from __future__ import annotations
@@ -378,11 +377,13 @@ class Transaction(BatchStore):
             outer._after_commit = _extended(outer._after_commit, self._after_commit)
             outer._after_rollback = _extended(outer._after_rollback, self._after_rollback)
             self._kept = True
-            if outer._left:  # a signal handler or finalizer has ended it meanwhile
-                if outer._kept:
-                    outer._commit(batch)
-                else:
-                    outer._call_back()
+            for functions in (self._after_commit, self._after_rollback):
+                if functions:
+                    functions.clear()  # a nested block may be about to extend it, and to pass it on
+            if outer._left and outer._kept:  # a signal handler or finalizer has ended it meanwhile
+                outer._commit(batch)
+            elif outer._left:
+                outer._call_back()
             return
         check = None
         if self.optimistic:
@@ -486,7 +487,6 @@ def _extended(functions: Functions, more: Functions) -> Functions:
 def call_all(functions: list[Callable[[], object]]) -> None:
     """Call the functions in turn; log exceptions, and let a log that keeps one keep nothing else alive."""
     functions.reverse()
-    function: Callable[[], object] | None
     while functions:
         function = functions.pop()
         try:
@@ -494,7 +494,7 @@ def call_all(functions: list[Callable[[], object]]) -> None:
         except Exception as error:
             logger.exception("%s, registered with a transaction, failed", describe(function))
             traceback.clear_frames(error.__traceback__)
-        function = None  # the traceback refers to this frame as well
+        del function  # the traceback refers to this frame as well
 
 
 document_as("Transaction", BatchStore)

@@ -190,7 +190,11 @@ def _expiry(chance: random.Random) -> Mix:
     """One key expires while it is read, renewed and replaced."""
     key, load = _key_and_load(chance)
     way = chance.choice(("set", "touch", "modify", load))
-    roles = ({load: 1, "get": 3}, {"advance clock": 3, "get": 1, way: 1}, {load: 1, "get": 2, way: 2})
+    roles = (
+        {load: 1, "get": 1},
+        {"advance clock": 4, load: 1},
+        {load: 1, "get": 1, way: 1},
+    )
     return Mix(roles, (key,), expiring=1.0)
 
 
@@ -216,7 +220,7 @@ _SCENES: Mapping[Callable[[random.Random], Mix], int] = {
     _loads: 3,
     _loads_in_transactions: 4,
     _bound: 1,
-    _expiry: 2,
+    _expiry: 3,
     _updates: 1,
     _anything: 1,
 }

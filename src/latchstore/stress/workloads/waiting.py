@@ -133,7 +133,7 @@ class Waiting(PlainWorkload):
     """Threads that wait for a key while another sets it: no wake-up is lost, and none comes too early."""
 
     name = "waiting"
-    weight: ClassVar[float] = 8
+    weight: ClassVar[float] = 10
     # The writes of further operations would wake up a waiter that has missed its own.
     length: ClassVar[int | None] = 1
     in_tasks = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from itertools import chain
 from operator import call
 from types import FrameType
 from typing import Any
@@ -33,3 +34,20 @@ def frames_of_threads() -> dict[int, FrameType]:
         gc.enable()
         raise
     return frames
+
+
+def identifiers_of_threads() -> frozenset[int]:
+    """Return the identifiers of all threads.
+
+    The frames are dropped before any other thread runs: a frame that another thread leaves meanwhile would
+    keep its variables, and a transaction among them would stay open (rule 6 of engine/transaction.py).
+    """
+    collects = COLLECTS_MEANWHILE and gc.isenabled()
+    calls = _WITHOUT_COLLECTOR if collects else (sys._current_frames,)
+    try:
+        # One call written in C, as above; what switches the collector returns None.
+        return frozenset(chain.from_iterable(filter(None, map(call, calls))))
+    except BaseException:
+        if collects:
+            gc.enable()
+        raise

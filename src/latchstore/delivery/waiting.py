@@ -21,7 +21,7 @@ from threading import get_ident
 from typing import Generic, TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import LockTimeoutError
-from latchstore.contract.frames import frames_of_threads
+from latchstore.contract.frames import identifiers_of_threads
 from latchstore.contract.with_lock import for_with
 
 #: The monotonic clock of waits, in seconds. Tests that freeze or move time replace the functions of `time`
@@ -54,7 +54,7 @@ def other_threads_of_parent() -> frozenset[int]:
 
 def _note_threads() -> None:
     global _threads_of_parent
-    _threads_of_parent = frozenset(frames_of_threads())
+    _threads_of_parent = identifiers_of_threads()
 
 
 if hasattr(os, "register_at_fork"):

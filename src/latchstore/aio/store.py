@@ -290,12 +290,12 @@ async def _wait_until(
     do: str = "become true",
 ) -> T:
     """Await `predicate` now and after each change until its result is true; return that result."""
-    remaining = None if timeout is None else Remaining(timeout)
+    remaining = Remaining(timeout)
     while True:
         result = await predicate()
         if result:
             return result
-        left = None if remaining is None else remaining()
+        left = remaining()
         try:
             if left == 0:
                 raise WaitTimeoutError

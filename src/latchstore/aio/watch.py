@@ -57,12 +57,12 @@ class AsyncWatch:
         """
         timeout = checked_timeout(timeout)
         watch = self._watch
-        remaining = None if timeout is None else Remaining(timeout)
+        remaining = Remaining(timeout)
         while True:
             try:
                 return watch.get(0)
             except WaitTimeoutError:
-                left = None if remaining is None else remaining()
+                left = remaining()
             if left == 0 or not await wait_async(waiters_of(watch), lambda: may_be_read(watch), left):
                 raise WaitTimeoutError(f"no change in {timeout or 0:g} s: {watch!r}")
 

@@ -39,19 +39,27 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 class Remaining:
-    """The seconds that remain of a timeout that begins now, by the loop or by the clock of waits, if less."""
+    """The seconds that remain of a timeout that begins now, by the loop or by the clock of waits, if less.
 
-    __slots__ = ("_begun", "_deadline", "_loop", "timeout")
+    Raises
+    ------
+    RuntimeError
+        If no asyncio event loop runs in this thread, also without a timeout.
+    """
 
-    def __init__(self, timeout: float) -> None:
-        self.timeout: float = timeout
+    __slots__ = ("_begun", "_loop", "_timeout")
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
         self._loop = running_loop()
-        self._deadline = self._loop.time() + timeout
-        self._begun = clock()
+        self._begun = self._loop.time(), clock()
 
-    def __call__(self) -> float:
-        left = min(self._deadline - self._loop.time(), self.timeout - (clock() - self._begun))
-        return max(0.0, left)
+    def __call__(self) -> float | None:
+        """Return the seconds; None if there is no timeout."""
+        if self._timeout is None:
+            return None
+        passed = max(self._loop.time() - self._begun[0], clock() - self._begun[1])
+        return max(0.0, self._timeout - passed)
 
 
 class LoopBell(Bell):
@@ -112,7 +120,7 @@ async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: flo
     """
     if ready():
         return True
-    remaining = None if timeout is None else Remaining(timeout)
+    remaining = Remaining(timeout)
     bell, answered = LoopBell(), False
     try:
         while True:
@@ -120,10 +128,10 @@ async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: flo
             if ready():
                 answered = True
                 return True
-            left = LOOK_AGAIN if remaining is None else min(LOOK_AGAIN, remaining())
+            left = remaining()
             if left == 0:
                 return False
-            if not await bell.sleep_async(left):
+            if not await bell.sleep_async(LOOK_AGAIN if left is None else min(LOOK_AGAIN, left)):
                 waiters.discard(bell)
             if ready():
                 answered = True

@@ -177,7 +177,10 @@ class Database:
         before: list[int] = []
         try:
             leaves = self._leaves(root, _DEPTH)
-            while pages := list(self._some(leaves)):
+            while True:
+                pages = list(self._some(leaves))
+                if not pages:
+                    return
                 group = self._plain_rows(pages, head, layouts, before)
                 if group is not None:
                     yield group

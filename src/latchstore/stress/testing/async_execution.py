@@ -78,7 +78,7 @@ async def _made(test: Definition, make: Callable[[], Any]) -> Any:
 def run_async(test: Definition, program: Program, invariants: Sequence[str], chance: Random) -> Run:
     """Run a program as tasks of one loop, in an order drawn from `chance`."""
     play = _AsyncPlay(test, program, invariants)
-    loop = RandomLoop(chance)
+    loop = RandomLoop(chance, detects_polling=True)
     random.seed(f"run {program.seed}")
     try:
         ended = loop.play(play.play())
@@ -126,7 +126,7 @@ class AsyncSpecification(Specification):
                 answers[0] = look(subject)
             await _awaited(self._test.teardown(subject))  # type: ignore[func-returns-value]
 
-        loop = RandomLoop(Random(0))  # noqa: S311 (nothing secret)
+        loop = RandomLoop(Random(0), detects_polling=True)  # noqa: S311 (nothing secret)
         random.seed(f"run {self._seed}")
         try:
             loop.play(play())

@@ -32,13 +32,15 @@ _OLDER = 20
 class RandomLoop(asyncio.SelectorEventLoop):
     """Runs ready callbacks in random order.
 
-    Sleeps and timeouts take no time: when nothing else is ready, or tasks only poll, the clock jumps to the
-    first of them.
+    Sleeps and timeouts take no time: when nothing else is ready, the clock jumps to the first of them.
     Functions for an executor run at once, in this thread. Sockets and processes are not supported.
 
     Parameters
     ----------
     chance : Random
+    detects_polling : bool
+        Whether the clock also jumps while tasks only poll, and the run ends if that does not help. Who runs
+        the loop then calls `note_call`.
 
     Attributes
     ----------
@@ -46,9 +48,10 @@ class RandomLoop(asyncio.SelectorEventLoop):
         Whether tasks are being cancelled because the run is over.
     """
 
-    def __init__(self, chance: Random) -> None:
+    def __init__(self, chance: Random, detects_polling: bool = False) -> None:
         super().__init__()
         self._chance = chance
+        self._detects_polling = detects_polling
         self._pending: list[tuple[asyncio.Handle, Callable[..., object], tuple[Any, ...], Any]] = []
         self._timers: list[tuple[float, int, asyncio.TimerHandle, Callable[..., object], Any]] = []
         self._numbers = itertools.count()
@@ -142,8 +145,9 @@ class RandomLoop(asyncio.SelectorEventLoop):
     def _pump(self) -> None:
         """Run one ready callback."""
         self._pumping = False
-        self._since_jump += 1
-        self._since_call += 1
+        if self._detects_polling:
+            self._since_jump += 1
+            self._since_call += 1
         if self._since_call > _PATIENCE and not self._jump_to_older():
             self.stop()
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from latchstore import Cache, TransactionConflictError
+from latchstore import Cache, StoreSetEvent, TransactionConflictError
 from latchstore.aio import AsyncCache, AsyncStore
 from latchstore.engine.transactional_store import TransactionalStore
 from tests.test_clocks import CLOCKS, SHORT, TIMEOUT
@@ -39,11 +39,22 @@ async def loading(store: AsyncStore, cache: AsyncCache[Any]) -> None:
         other.cancel()
 
 
+async def never_heard(event: StoreSetEvent) -> None:
+    await asyncio.Event().wait()
+
+
+async def flushing(store: AsyncStore, cache: AsyncCache[Any]) -> None:
+    store.store.event_manager.connect(StoreSetEvent, never_heard)
+    await store.set("n", (b"", {}))
+    await store.flush(SHORT)
+
+
 WAITS: dict[str, Callable[[AsyncStore, AsyncCache[Any]], Awaitable[object]]] = {
     "watch.get": lambda store, cache: store.watch().get(SHORT),
     "wait_for_key": lambda store, cache: store.wait_for_key("z", SHORT),
     "load": loading,
     "attempts": conflicting,
+    "flush": flushing,
 }
 
 

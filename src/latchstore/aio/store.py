@@ -29,7 +29,7 @@ from latchstore.contract.errors import (
     WaitTimeoutError,
     WatchClosedError,
 )
-from latchstore.delivery.async_waiting import Remaining, running_loop
+from latchstore.delivery.async_waiting import Remaining
 from latchstore.delivery.loop_listeners import wait_for_listeners
 from latchstore.engine.transactional_store import TransactionalStore
 
@@ -246,16 +246,16 @@ class AsyncStore(AsyncMethods):
         started by one, it does not wait for them.
         """
         self._refuse_in_transaction("flush")
-        deadline = _deadline(checked_timeout(timeout))
+        remaining = Remaining(checked_timeout(timeout))
         await call_in_thread(lambda: self._store.flush(timeout, revision))
-        await wait_for_listeners(deadline)
+        await wait_for_listeners(remaining)
 
     async def close(self, timeout: Seconds | None = 30.0) -> None:
         """Close the store; like ``store.close``; wait for coroutine functions as `flush` does."""
         self._refuse_in_transaction("close")
-        deadline = _deadline(checked_timeout(timeout))
+        remaining = Remaining(checked_timeout(timeout))
         await call_in_thread(lambda: self._store.close(timeout))
-        await wait_for_listeners(deadline)
+        await wait_for_listeners(remaining)
 
     async def __aenter__(self) -> Self:
         self._store.__enter__()
@@ -272,14 +272,10 @@ class AsyncStore(AsyncMethods):
             self._store.__exit__(kind, error, traceback)
             return
         await call_in_thread(lambda: self._store.__exit__(kind, error, traceback))
-        await wait_for_listeners(_deadline(30.0))
+        await wait_for_listeners(Remaining(30.0))
 
     def __repr__(self) -> str:
         return f"<AsyncStore of {self._store!r}>"
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else running_loop().time() + timeout
 
 
 async def _wait_until(

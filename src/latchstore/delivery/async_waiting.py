@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from threading import Timer
 from types import BuiltinFunctionType
+from typing import Any
 
 from latchstore.delivery.waiting import Bell, Waiters, clock
 
@@ -145,3 +146,17 @@ async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: flo
 async def sleep_async(seconds: float) -> None:
     """Sleep, also in a loop whose timers a test has stopped."""
     await LoopBell().sleep_async(seconds)
+
+
+async def until_done(future: asyncio.Future[Any], seconds: float | None) -> None:
+    """Wait until a future is done, at most some seconds, and without limit for None; may return earlier."""
+    bell = LoopBell()
+
+    def ring(future: asyncio.Future[Any]) -> None:
+        bell.ring()
+
+    future.add_done_callback(ring)
+    try:
+        await bell.sleep_async(LOOK_AGAIN if seconds is None else min(LOOK_AGAIN, seconds))
+    finally:
+        future.remove_done_callback(ring)

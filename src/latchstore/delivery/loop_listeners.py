@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from latchstore.contract.errors import FlushTimeoutError
+from latchstore.delivery.async_waiting import Remaining, until_done
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -107,17 +108,17 @@ class LoopListener:
         """Return whether the listener has neither running nor pending calls."""
         return not self._calls and not self._is_running and (self._task is None or self._task.done())
 
-    async def wait(self, deadline: float | None) -> None:
+    async def wait(self, remaining: Remaining) -> None:
         """Wait, in the loop's thread, until all calls so far have been made.
 
         Raises
         ------
         FlushTimeoutError
-            If calls are left at `deadline`, a time of the loop.
+            If calls are left when no time remains.
         """
         while not self.is_idle():
             self._begin()
-            left = None if deadline is None else max(0.0, deadline - self._loop.time())
+            left = remaining()
             if left == 0:
                 pending = len(self._calls) + self._is_running
                 raise FlushTimeoutError(
@@ -126,7 +127,7 @@ class LoopListener:
                     self._name,
                 )
             assert self._task is not None
-            await asyncio.wait((self._task,), timeout=left)
+            await until_done(self._task, left)
 
 
 #: The listener that runs in this context, which includes the tasks that it starts.
@@ -137,15 +138,15 @@ _listeners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakSet
 _listeners = weakref.WeakKeyDictionary()
 
 
-async def wait_for_listeners(deadline: float | None) -> None:
+async def wait_for_listeners(remaining: Remaining) -> None:
     """Wait until the coroutine functions connected in this loop have been called for all events so far.
 
     If one of them calls it, it does not wait, since two of them might wait for each other.
 
     Parameters
     ----------
-    deadline : float or None
-        A time of the loop; None for no limit.
+    remaining : Remaining
+        The time limit.
 
     Raises
     ------
@@ -154,4 +155,4 @@ async def wait_for_listeners(deadline: float | None) -> None:
     """
     if _calling.get() is None:
         for listener in list(_listeners.get(asyncio.get_running_loop(), ())):
-            await listener.wait(deadline)
+            await listener.wait(remaining)

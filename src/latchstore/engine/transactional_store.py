@@ -106,7 +106,7 @@ class TransactionalStore(DeliveredStore):
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         engine = self._engine
         if engine.routes and (transaction := engine.routes.current()) is not None:
-            # hot path: not `_write_one`, which would check the thread again.
+            # hot path: `BatchStore._write_one`, inlined; the thread has been checked.
             batch = transaction._batch
             if (
                 batch is None

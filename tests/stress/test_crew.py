@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import ctypes
 import itertools
+import signal
 import sys
 import threading
 import time
@@ -157,6 +158,8 @@ def test_no_fault_goes_on_when_a_run_tells_why_it_ends(end: str) -> None:
 
     before, limit = set(threading.enumerate()), resource.getrlimit(resource.RLIMIT_FSIZE)
     store = DictMemoryStore(EventManager())
+    # A program that a shell has started in the background ignores the signal.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else WorkerError):
             run_native(store, [Calling(act)], threads=1, operations=1, faults=[fault], timeout=2 * SHORT)
@@ -164,4 +167,5 @@ def test_no_fault_goes_on_when_a_run_tells_why_it_ends(end: str) -> None:
         left = [each.name for each in threading.enumerate() if each not in before]
         assert f"fault {fault.name}" not in left
     finally:
+        signal.signal(signal.SIGINT, handler)
         go_on.set()

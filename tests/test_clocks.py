@@ -231,11 +231,16 @@ def ends(scene: Scene, wait: str, clock: str) -> None:
     """Look whether a wait ends while the clocks are replaced."""
     prepare, call = WAITS[wait]
     prepare(scene)
-    ended: list[BaseException | None] = []
+    ends_with_an_error(lambda: call(scene), clock)
+
+
+def ends_with_an_error(call: Callable[[], object], clock: str) -> None:
+    """Look whether a call ends in time, and by an error, while the clocks are replaced."""
+    ended: list[BaseException] = []
 
     def run() -> None:
         try:
-            call(scene)
+            call()
         except (TimeoutError, TransactionConflictError) as error:
             ended.append(error)
 

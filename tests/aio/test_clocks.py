@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from latchstore import Cache, StoreSetEvent, TransactionConflictError
+from latchstore import Cache, StoreSetEvent
 from latchstore.aio import AsyncCache, AsyncStore
 from latchstore.engine.transactional_store import TransactionalStore
-from tests.test_clocks import CLOCKS, SHORT, TIMEOUT
+from tests.test_clocks import CLOCKS, SHORT, ends_with_an_error
 
 
 async def conflicting(store: AsyncStore, cache: AsyncCache[Any]) -> None:
@@ -61,20 +60,7 @@ WAITS: dict[str, Callable[[AsyncStore, AsyncCache[Any]], Awaitable[object]]] = {
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_wait_of_a_task_ends(store: TransactionalStore, wait: str, clock: str) -> None:
-    ended: list[BaseException] = []
-
     async def main() -> None:
         await WAITS[wait](AsyncStore(store), AsyncCache(Cache(store, codec="raw")))
 
-    def run() -> None:
-        try:
-            asyncio.run(main())
-        except (TimeoutError, TransactionConflictError) as error:
-            ended.append(error)
-
-    with CLOCKS[clock]():
-        waiting = threading.Thread(target=run, daemon=True)
-        waiting.start()
-        waiting.join(TIMEOUT)
-    assert not waiting.is_alive()
-    assert len(ended) == 1
+    ends_with_an_error(lambda: asyncio.run(main()), clock)

@@ -273,6 +273,24 @@ def test_a_limit_of_time_holds_for_a_slow_store(
     assert found["seconds"] < 60
 
 
+def test_workloads_for_which_there_was_no_time_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "latchstore.stress.campaign.time", SimpleNamespace(monotonic=Clock(), monotonic_ns=time.monotonic_ns)
+    )
+    words = ["--schedule", "native", "--threads", "2", "--length", "5"]
+    assert stress(*words, "--seconds", "1") == 0
+    out = capsys.readouterr().out
+    told = re.search("^no time for: (.+); give more --seconds", out, re.MULTILINE)
+    assert told
+    left_out = told[1].split(", ")
+    assert not [name for name in left_out if f"{name}: linearizable" in out]
+    assert "registers" not in left_out
+    stress(*words, "--ops", "1")
+    assert "no time for" not in capsys.readouterr().out
+
+
 def test_operations_that_never_met_prove_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--schedule", "native", "--workload", "registers", "--ops", "100", "--threads", "1"]
     assert stress(*words) == 3

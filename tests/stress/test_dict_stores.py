@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from latchstore import AbstractStore
-from latchstore.stress.campaign import Plan, carry_out
+from latchstore.stress.campaign import carry_out
 from latchstore.stress.check import linearizable_store
 from latchstore.stress.factories import factory_of
+from latchstore.stress.plan import Plan
 from latchstore.stress.workloads import WORKLOADS
 from tests.stress import dict_stores as stores
 

@@ -13,9 +13,10 @@ from latchstore import BaseEventManager, DictMemoryStore, EventManager
 from latchstore.delivery.waiting import Latch
 from latchstore.engine.inspection import table_of
 from latchstore.engine.locks import ReadWriteLock, TableLock
-from latchstore.stress.campaign import Plan, carry_out
+from latchstore.stress.campaign import carry_out
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.lock_order import LockOrder, NamedLock, NotingReaders, note_handles
+from latchstore.stress.plan import Plan
 from latchstore.stress.recording import RecordingLock, held_now, recorded
 from latchstore.stress.scope import Scope
 from latchstore.stress.workloads import Registers

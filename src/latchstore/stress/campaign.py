@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import shlex
 import sys
 import time
 from collections import Counter
@@ -20,11 +18,11 @@ from math import inf
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.controlled import Laboratory
 from latchstore.stress.factories import Factory, checked_factory, shared_stores
-from latchstore.stress.faults import Fault
 from latchstore.stress.figures import Figures, OperationFigures, together
 from latchstore.stress.history import History, environment
 from latchstore.stress.lock_order import LockOrder
 from latchstore.stress.native import CrewMaker, HangError, WorkerError, run_native
+from latchstore.stress.plan import Plan
 from latchstore.stress.recording import recorded
 from latchstore.stress.reduction import smallest
 from latchstore.stress.result import LockEdge, Mark, Problem, Result
@@ -35,9 +33,6 @@ from latchstore.stress.strategies import seed_of
 from latchstore.stress.tracebacks import raised
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload, shares, store_for
-
-#: The default store.
-OUR_STORE = "latchstore:DictMemoryStore"
 
 #: The fraction of a mixed run for controlled schedules; native threads have the rest, and find little where a
 #: GIL lets one run at a time.
@@ -50,112 +45,9 @@ _AT_RANDOM = 0.6
 #: them.
 _BEGINNING = 0.8
 
-#: Operations of one round on native threads, over all threads.
-_ROUND = 20_000
-
-#: Operations of a task in one round of a random schedule: many rounds differ more than long ones.
-_LENGTH_AT_RANDOM = 40
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The settings of a run.
-
-    Attributes
-    ----------
-    store : str
-        ``"module:Class"``.
-    workloads : sequence of Workload
-    threads : int
-    seconds : float or None
-        Duration of the run; None: until `operations` are done.
-    operations : int or None
-        Number of operations over all threads; the run ends after the round or schedule that reaches it. On
-        native threads it does not end before each workload had a round.
-    seed : int
-    schedule : str
-        ``"mixed"`` (whole, random and PCT in turn, then native), ``"native"``, ``"random"``, ``"whole"``,
-        ``"pct"`` or ``"exhaustive"``.
-    length : int or None
-        Number of operations of each thread in one round or schedule; None: see `Settings`.
-    faults : sequence of classes
-    switch_interval : float
-        In seconds; for native threads.
-    preemptions : int
-        For exhaustive schedules.
-    shrink : bool
-        Whether a failing schedule is reduced.
-    modules : sequence of str
-        Names of the modules in which threads may switch; if empty, the packages of the store.
-    processes : int
-        Number of processes, each with `threads` threads; more than one only with native schedules.
-    timeout : float
-        Seconds after which a round of native threads is abandoned.
-    tasks : int
-        Number of tasks of each thread, in an event loop; 0 for none. A random schedule has one loop, in which
-        the seed decides which callback runs next.
-    """
-
-    workloads: Sequence[Workload]
-    store: str = OUR_STORE
-    threads: int = 4
-    seconds: float | None = 10.0
-    operations: int | None = None
-    seed: int = 0
-    schedule: ScheduleKind = "native"
-    length: int | None = None
-    faults: Sequence[type[Fault]] = ()
-    switch_interval: float = 1e-6
-    preemptions: int = 1
-    shrink: bool = True
-    modules: Sequence[str] = ()
-    processes: int = 1
-    timeout: float = 300.0
-    tasks: int = 0
-
-    @property
-    def workers(self) -> int:
-        """How many threads, or tasks, a process has in one round; a random schedule of tasks has one loop."""
-        if not self.tasks:
-            return self.threads
-        return self.tasks * (1 if self.schedule == "random" else self.threads)
-
-    @property
-    def length_of_a_round(self) -> int:
-        """Number of operations of each thread in one round on native threads."""
-        if self.length is not None:
-            return self.length
-        if self.tasks and self.schedule == "random":
-            return _LENGTH_AT_RANDOM
-        total = _ROUND if self.operations is None else min(_ROUND, self.operations)
-        return -(-total // (self.workers * self.processes))
-
-    def command(self, *, seed: int, workloads: Sequence[str], length: int) -> str:
-        """Return the command that repeats one round or schedule."""
-        words = ["python", "-m", "latchstore", "stress"]
-        order = os.environ.get("PYTHONHASHSEED", "random")
-        if order.isdecimal():
-            words.insert(0, f"PYTHONHASHSEED={order}")
-        if self.store != OUR_STORE:
-            words += ["--store", self.store]
-        words += ["--workload", ",".join(workloads), "--schedule", self.schedule]
-        if self.processes > 1:
-            words += ["--processes", str(self.processes)]
-        if self.tasks:
-            words += ["--tasks", str(self.tasks)]
-        words += ["--threads", str(self.threads), "--length", str(length)]
-        words += ["--seed", str(seed)]
-        if self.schedule != "exhaustive":
-            words += ["--ops", "1"]
-        elif self.preemptions != 1:
-            words += ["--preemptions", str(self.preemptions)]
-        if self.modules:
-            words += ["--within", ",".join(self.modules)]
-        if self.faults:
-            words += ["--faults", ",".join(fault.name for fault in self.faults)]
-        if self.schedule == "native":
-            words += ["--switch-interval", f"{self.switch_interval:g}"]
-        return shlex.join(words)
+#: Rounds go on after the end of a run's time, so that each workload has one: for this fraction of the time,
+#: and for at least this many seconds.
+_OVERTIME, _SHORTEST_OVERTIME = 0.25, 1.0
 
 
 @dataclass
@@ -169,12 +61,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result, and counts of the run."""
+    """A result, counts of the run, and the workloads for which there was no time."""
 
     result: Result
     operations: int
     figures: list[OperationFigures] = field(default_factory=list)
     complete: bool = False
+    not_run: tuple[str, ...] = ()
 
 
 def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
@@ -190,6 +83,12 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     """
     check_faults(plan.faults, plan.schedule, plan.processes, plan.tasks)
     checked_factory(factory, plan.faults)
+    outcome = _carried_out(plan, factory, progress)
+    names = (workload.name for workload in plan.workloads)
+    return replace(outcome, not_run=tuple(name for name in names if name not in outcome.result.verdicts))
+
+
+def _carried_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
     if plan.tasks:
         return _run_tasks(plan, factory, progress)
     if plan.schedule == "native":
@@ -221,7 +120,7 @@ def _run_mixed(plan: Plan, factory: Factory, progress: Callable[[Progress], None
     parts: set[str] = set.intersection(PARTS["mixed"], *map(parts_for, plan.faults))
     if len(parts) == 1:
         only: ScheduleKind = "native" if "native" in parts else "random"
-        return carry_out(replace(plan, schedule=only), factory, progress)
+        return _carried_out(replace(plan, schedule=only), factory, progress)
     begun = time.monotonic()
     first = _run_search(_part_of(plan, _CONTROLLED), "mixed", factory, progress)
     if first.result.answer == "invalid" or first.result.problems:
@@ -279,6 +178,13 @@ class _Clock:
         """Return the remaining seconds; infinity if the run has no time limit."""
         seconds = self._plan.seconds
         return inf if seconds is None else max(0.0, self._begun + seconds - time.monotonic())
+
+    def is_late(self) -> bool:
+        """Return whether a time limit is over for so long that what is left of the first rounds must wait."""
+        seconds = self._plan.seconds
+        if seconds is None:
+            return False
+        return self.state.seconds >= seconds + max(_SHORTEST_OVERTIME, _OVERTIME * seconds)
 
     def after(self, operations: int) -> bool:
         """Count a round; return whether it was the last."""
@@ -368,7 +274,8 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
         verdicts = worst_of(verdicts, now)
         figures.add(history.operations)
         bad = problems or any(each.answer != "valid" for all_ in now.values() for each in all_.values())
-        if (clock.after(len(history.operations)) and number + 1 >= len(crews)) or bad:
+        is_over = clock.after(len(history.operations))
+        if (is_over and (number + 1 >= len(crews) or clock.is_late())) or bad:
             break
     if now:
         history = smallest(history, workloads, now)

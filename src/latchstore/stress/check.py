@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from latchstore.engine.memory import DictMemoryStore
-from latchstore.stress.campaign import OUR_STORE, Outcome, Plan, carry_out
+from latchstore.stress.campaign import Outcome, carry_out
 from latchstore.stress.factories import Factory, factory_of
 from latchstore.stress.faults import FAULTS
+from latchstore.stress.plan import OUR_STORE, Plan
 from latchstore.stress.schedules import SCHEDULES, ScheduleKind
 from latchstore.stress.words import first_fault, outcome_text
 from latchstore.stress.workloads import WORKLOADS, Workload, supported_by

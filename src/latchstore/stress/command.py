@@ -12,18 +12,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from latchstore.stress.campaign import (
-    OUR_STORE,
-    Outcome,
-    Plan,
-    Progress,
-    carry_out,
-)
+from latchstore.stress.campaign import Outcome, Progress, carry_out
 from latchstore.stress.escaping import visible
 from latchstore.stress.factories import PlanError, checked_factory, named_object, shared_stores, store_factory
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
+from latchstore.stress.plan import OUR_STORE, Plan
 from latchstore.stress.report import check_installed, write_report
 from latchstore.stress.result import Result
 from latchstore.stress.schedules import SCHEDULES, ScheduleKind, check_faults
@@ -370,6 +365,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "seconds": result.seconds,
         "schedules": result.schedules,
         "complete": outcome.complete,
+        "not_run": list(outcome.not_run),
         "operations": outcome.operations,
         "figures": [
             {name: getattr(row, name) for name in OperationFigures.__slots__} for row in outcome.figures

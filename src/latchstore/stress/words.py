@@ -48,7 +48,7 @@ def outcome_text(outcome: Outcome) -> str:
         parts.append(SEQUENTIAL)
     if result.answer == "invalid":
         parts += failure_parts(result)
-    parts.append("\n".join(_how(result)))
+    parts.append("\n".join([*_how(result), *_not_run(outcome)]))
     ending = [_summary(outcome)]
     if result.answer == "invalid" and result.switched_within and "PYTHONHASHSEED=" not in result.command:
         ending.append(
@@ -80,6 +80,12 @@ def _summary(outcome: Outcome) -> str:
     whole = ", all there are within the bounds" if outcome.complete else ""
     done = f"{outcome.operations:,} operations in {result.schedules:,} {kind}{plural}{whole}"
     return f"{result.answer}: {done}, {result.seconds:.1f} s"
+
+
+def _not_run(outcome: Outcome) -> list[str]:
+    if not outcome.not_run or outcome.result.answer == "invalid":
+        return []
+    return [f"no time for: {', '.join(outcome.not_run)}; give more --seconds, or --workload"]
 
 
 def _how(result: Result) -> list[str]:

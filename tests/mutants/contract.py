@@ -58,12 +58,18 @@ def glob_in_two_looks() -> None:
     """A glob looks through one half of the keys, and later through the other."""
 
     @replaces(DictMemoryStore, "glob")
-    def glob(original: Any, self: DictMemoryStore, pattern: str) -> Iterator[str]:
+    def glob(original: Any, self: DictMemoryStore, pattern: str, **order: Any) -> Iterator[str]:
+        if order:
+            return iter(original(self, pattern, **order))
         one = sorted(original(self, pattern))
         middle = one[len(one) // 2] if one else ""
         return iter(
             [key for key in one if key < middle] + [key for key in original(self, pattern) if key >= middle]
         )
+
+
+#: The arguments of queries that are no terms.
+_ORDER = {"order_by", "descending", "limit"}
 
 
 @mutant("scans")
@@ -72,6 +78,8 @@ def query_key_by_key() -> None:
 
     @replaces(DictMemoryStore, "query")
     def query(original: Any, self: DictMemoryStore, select: Any = None, **terms: Any) -> Iterator[Any]:
+        if _ORDER & terms.keys():
+            return iter(original(self, select, **terms))
         keys = [key for key, _ in original(self, (), **terms)]
         found = ((key, metadata_of(self, key)) for key in keys)
         return iter([(key, metadata) for key, metadata in found if metadata])
@@ -83,8 +91,23 @@ def query_of_candidates() -> None:
 
     @replaces(DictMemoryStore, "query_keys")
     def query_keys(original: Any, self: DictMemoryStore, **terms: Any) -> Iterator[str]:
+        if _ORDER & terms.keys():
+            return iter(original(self, **terms))
         keys = list(original(self))
         return iter([key for key in keys if terms.items() <= metadata_of(self, key).items()])
+
+
+@mutant("scans")
+def ordered_key_by_key() -> None:
+    """A query with an order or a limit takes the keys, and then reads the metadata of each."""
+
+    @replaces(DictMemoryStore, "query")
+    def query(original: Any, self: DictMemoryStore, select: Any = None, **terms: Any) -> Iterator[Any]:
+        if not _ORDER & terms.keys():
+            return iter(original(self, select, **terms))
+        keys = [key for key, _ in original(self, (), **terms)]
+        found = ((key, metadata_of(self, key)) for key in keys)
+        return iter([(key, metadata) for key, metadata in found if metadata])
 
 
 def _forget_others(table: Table, name: str, known: Mapping[str, Any]) -> None:
@@ -153,6 +176,20 @@ def pop_in_two_steps() -> None:
         except KeyError:
             return found
         return found
+
+
+@mutant("mappings")
+def item_popped_in_two_steps() -> None:
+    """A popitem is a read and a delete, and ignores that the key has been removed between them."""
+
+    @replaces(StoreMapping, "popitem")
+    def popitem(original: Any, self: Any) -> Any:
+        for key in self:
+            value = self.get(key)
+            if value is not None:
+                self.pop(key, None)
+                return key, value
+        raise KeyError("empty")
 
 
 @mutant("mappings")
@@ -279,6 +316,19 @@ def snapshot_opened_late() -> None:
     @replaces(DictMemoryStore, "snapshot")
     def snapshot(original: Any, self: DictMemoryStore) -> Any:
         return LateSnapshot(functools.partial(original, self))
+
+
+@mutant("snapshots")
+def snapshot_searches_the_store() -> None:
+    """The searches of a snapshot look through the store as it is."""
+
+    @replaces(DictMemoryStore, "snapshot")
+    def snapshot(original: Any, self: DictMemoryStore) -> Any:
+        view = original(self)
+        names = ("glob", "query", "query_keys")
+        searches = {name: staticmethod(getattr(self, name)) for name in names}
+        view.__class__ = type("Snapshot", (type(view),), searches)
+        return view
 
 
 @mutant("files")

@@ -8,12 +8,14 @@ Thread safety: as what they break, as a rule without it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from io import BytesIO
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
 from typing import Any
 
-from latchstore import RevisionMismatchError, StringValue
+from latchstore import RevisionMismatchError, StoreSetEvent, StoreUpdateEvent, StringValue
+from latchstore.delivery import commit_events
 from latchstore.engine.inspection import table_of
 from latchstore.engine.memory import DictMemoryStore
 from tests.mutants.mutant import metadata_of, mutant, replaces
@@ -82,6 +84,29 @@ def stream_of_two_reads() -> None:
     @replaces(DictMemoryStore, "get_data")
     def get_data(original: Any, self: DictMemoryStore, key: str) -> Any:
         return BytesIO(_pieces(self, key))
+
+
+class LateStream(RawIOBase):
+    """A stream that reads the data of a key when it is itself read."""
+
+    def __init__(self, store: DictMemoryStore, key: str) -> None:
+        self._read = functools.cache(lambda: BytesIO(store.to_bytes(key)))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._read().readinto(buffer)
+
+
+@mutant("snapshots")
+def stream_read_late() -> None:
+    """A stream has the data of the time at which it is read."""
+
+    @replaces(DictMemoryStore, "get_data")
+    def get_data(original: Any, self: DictMemoryStore, key: str) -> Any:
+        original(self, key).close()
+        return BufferedReader(LateStream(self, key))
 
 
 @mutant("entries")
@@ -264,6 +289,27 @@ def removal_without_its_condition() -> None:
 
     replaces(DictMemoryStore, "delete")(removing)
     replaces(DictMemoryStore, "evict")(removing)
+
+
+@mutant("events")
+def class_of_event_known_before() -> None:
+    """Whether a key is new is looked at before the commit that sets it, and decides on its event's class."""
+    existed: dict[tuple[str, bytes], bool] = {}
+
+    @replaces(DictMemoryStore, "from_bytes")
+    def from_bytes(
+        original: Any, self: DictMemoryStore, key: str, data: bytes, *args: Any, **options: Any
+    ) -> None:
+        if self.current_transaction() is None:
+            existed[key, bytes(data)] = self.exists(key)
+        original(self, key, data, *args, **options)
+
+    @replaces(commit_events, "event_class_of")
+    def event_class_of(original: Any, change: Any) -> Any:
+        key, old, new = change
+        if new is None:
+            return original(change)
+        return StoreUpdateEvent if existed.get((key, bytes(new.data)), old is not None) else StoreSetEvent
 
 
 # -- many keys --------------------------------------------------------------------------------------------

@@ -52,6 +52,31 @@ def test_a_mapping_can_read_what_is_there_from_the_beginning() -> None:
     assert {operation.outcome for operation in history.operations} == {"ok"}
 
 
+def mapped(name: str, key: str, result: Any, time: int, outcome: Outcome = "ok") -> Operation:
+    return Operation(time % 3, f"mapping: {name}", key, None, result, 2 * time, 2 * time + 1, outcome)
+
+
+@pytest.mark.parametrize(
+    ("calls", "answer"),
+    [
+        (
+            [("popitem", "mappings/0", ["mappings/0/0", "initial"], 1), ("get", "mappings/0/0", None, 2)],
+            "valid",
+        ),
+        ([("popitem", "mappings/0", ["mappings/0/0", "initial"], time) for time in (1, 2)], "invalid"),
+        ([("popitem", "mappings/0", ["mappings/0/0", "other"], 1)], "invalid"),
+        ([("popitem", "mappings/0", None, 1)], "invalid"),
+        ([("pop", "mappings/0/0", "initial", 1), ("popitem", "mappings/0", None, 2)], "valid"),
+        ([("popitem", "mappings/0", None, 1, "info"), ("get", "mappings/0/0", None, 2)], "valid"),
+        ([("popitem", "mappings/0", None, 1, "info"), ("get", "mappings/0/0", "initial", 2)], "valid"),
+        ([("popitem", "mappings/0", None, 1, "fail"), ("get", "mappings/0/0", None, 2)], "invalid"),
+    ],
+)
+def test_a_popitem_removes_the_key_that_it_returns(calls: list[Any], answer: str) -> None:
+    (verdict,) = WORKLOADS["mappings"]().verdicts(History([mapped(*call) for call in calls])).values()
+    assert verdict.answer == answer
+
+
 class WokenTooEarly(DictMemoryStore):
     """Raises what it would if it read the key that it waits for before the key is there."""
 

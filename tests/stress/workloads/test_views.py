@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice, pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from latchstore import AbstractStore, BaseEvent, DictMemoryStore, EventManager
+from latchstore import (
+    AbstractStore,
+    BaseEvent,
+    DictMemoryStore,
+    EventManager,
+    StoreSetEvent,
+    StoreUpdateEvent,
+)
 from latchstore.stress.history import History, Operation
 from latchstore.stress.verdict import VALID
+from latchstore.stress.workloads import Action
 from latchstore.stress.workloads.events import Events
 from latchstore.stress.workloads.scans import Scans
 from latchstore.stress.workloads.snapshots import Snapshots
 from tests.mutants.contract import LateSnapshot
+from tests.mutants.keys import LateStream
 from tests.stress.workloads.benches import Bench, Frozen, MakeBench, NoSavepoints, NoTransactions, our_store
 
 # -- scans ------------------------------------------------------------------------------------------
@@ -23,7 +34,8 @@ from tests.stress.workloads.benches import Bench, Frozen, MakeBench, NoSavepoint
 @pytest.mark.parametrize(
     ("tokens", "scan"),
     [("keys", scan) for scan in ("glob", "query", "query_keys", "all keys", "glob in transaction")]
-    + [("places", scan) for scan in ("query", "query at one place")],
+    + [("keys", scan) for scan in ("glob in order", "query_keys in order")]
+    + [("places", scan) for scan in ("query", "query at one place", "query in order")],
 )
 def test_a_scan_in_the_middle_of_a_move(bench: MakeBench, tokens: str, scan: str) -> None:
     store = NoTransactions()
@@ -61,7 +73,38 @@ def test_a_key_that_a_count_misses(bench: MakeBench) -> None:
     assert "torn" in runs.complaint()
 
 
+def test_tokens_in_another_order(bench: MakeBench) -> None:
+    class Backwards(DictMemoryStore):
+        def glob(self, pattern: str, **order: Any) -> Iterator[str]:
+            return iter(list(super().glob(pattern, **order))[::-1])
+
+    runs = bench(Backwards(EventManager()), Scans())
+    runs.do("glob", key="scans/keys")
+    assert set(runs.verdicts().values()) == {VALID}
+    runs.do("glob in order", key="scans/keys")
+    assert "torn" in runs.complaint()
+
+
+def test_a_store_without_order_is_not_asked_for_one(bench: MakeBench) -> None:
+    class Plain(DictMemoryStore):
+        def query(self, select: Any = None, **items: Any) -> Any:
+            if items.keys() & {"order_by", "limit"}:
+                raise NotImplementedError
+            return super().query(select, **items)
+
+    workload = Scans()
+    bench(Plain(EventManager()), workload)
+    names = {action.name for action, _ in zip(workload.actions(0, 0), range(500), strict=False)}
+    assert not [name for name in names if "in order" in name]
+
+
 # -- snapshots --------------------------------------------------------------------------------------
+
+
+def opening_and_look(runs: Bench, opening: str = "open snapshot", thread: int = 0) -> tuple[Action, Action]:
+    """Return an action that opens something, and the one that first looks at it."""
+    actions = pairwise(islice(runs.workload.actions(thread, 0), 1_000))
+    return next(pair for pair in actions if pair[0].name == opening and pair[1].argument == pair[0].argument)
 
 
 class Live(NoTransactions):
@@ -82,10 +125,11 @@ class Live(NoTransactions):
 
 def test_a_snapshot_that_goes_on(bench: MakeBench) -> None:
     runs = bench(Live(), Snapshots())
-    runs.do("open snapshot")
-    runs.do("look")
+    opening, look = opening_and_look(runs)
+    runs.run(opening)
+    runs.run(look)
     runs.do("write group", 1)
-    runs.do("look")
+    runs.run(look)
     assert "of the same snapshot" in runs.complaint()
 
 
@@ -93,7 +137,7 @@ def test_a_snapshot_of_half_a_transaction(bench: MakeBench) -> None:
     store = NoTransactions()
     runs = bench(store, Snapshots())
     for place in ("after from_bytes", "after set"):
-        store.meanwhile[place] = lambda: (runs.do("open snapshot", 1), runs.do("look", 1))
+        store.meanwhile[place] = lambda: [runs.run(action, 1) for action in opening_and_look(runs, thread=1)]
     while store.meanwhile:
         runs.do("write group")
     assert "torn" in runs.complaint()
@@ -112,8 +156,8 @@ def test_a_snapshot_that_is_too_old(bench: MakeBench) -> None:
     runs = bench(store, Snapshots())
     store.snapshot()
     runs.do("write group")
-    runs.do("open snapshot", 1)
-    runs.do("look", 1)
+    for action in opening_and_look(runs, thread=1):
+        runs.run(action, 1)
     assert "linearizable" in runs.complaint()
 
 
@@ -123,10 +167,62 @@ def test_a_snapshot_that_is_opened_when_it_is_first_read(bench: MakeBench) -> No
             return LateSnapshot(super().snapshot)
 
     runs = bench(Late(EventManager()), Snapshots())
-    runs.do("open snapshot")
+    opening, look = opening_and_look(runs)
+    runs.run(opening)
     runs.do("write group", 1)
-    runs.do("look")
+    runs.run(look)
     assert "linearizable" in runs.complaint()
+
+
+@pytest.mark.parametrize("search", ["glob", "query", "query_keys"])
+def test_searches_of_a_snapshot_that_look_at_the_store(bench: MakeBench, search: str) -> None:
+    class Searching(DictMemoryStore):
+        def snapshot(self) -> Any:
+            view = super().snapshot()
+            view.__class__ = type("View", (type(view),), {search: staticmethod(getattr(self, search))})
+            return view
+
+    runs = bench(Searching(EventManager()), Snapshots())
+    opening, look = opening_and_look(runs)
+    runs.run(opening)
+    runs.do("write group", 1)
+    runs.run(look)
+    assert "torn" in runs.complaint()
+
+
+class LateGet(DictMemoryStore):
+    def get(self, key: str) -> Any:
+        late = LateStream(self, key)
+        return SimpleNamespace(data=late, range=lambda start, end: late)
+
+
+class LateGetData(DictMemoryStore):
+    def get_data(self, key: str) -> Any:
+        return LateStream(self, key)
+
+
+class LateRange(DictMemoryStore):
+    def get_data_range(self, key: str, start: int | None = None, end: int | None = None) -> Any:
+        return LateStream(self, key)
+
+
+class LateMultiget(DictMemoryStore):
+    def multiget_data(self, keys: Any) -> Any:
+        return iter([LateStream(self, key) for key in keys])
+
+
+@pytest.mark.parametrize("late", [LateGet, LateGetData, LateRange, LateMultiget])
+def test_a_stream_that_is_filled_when_it_is_read(bench: MakeBench, late: type[DictMemoryStore]) -> None:
+    def opened_and_read_later(store: AbstractStore) -> Bench:
+        runs = bench(store, Snapshots())
+        opening, reading = opening_and_look(runs, "open streams")
+        runs.run(opening)
+        runs.do("write group", 1)
+        runs.run(reading)
+        return runs
+
+    assert set(opened_and_read_later(our_store()).verdicts().values()) == {VALID}
+    assert "linearizable" in opened_and_read_later(late(EventManager())).complaint()
 
 
 def test_a_look_at_a_snapshot_that_nobody_opened(bench: MakeBench) -> None:
@@ -242,6 +338,22 @@ def test_a_store_whose_events_go_astray(bench: MakeBench, emitted: Any, word: st
     verdicts = runs.verdicts()
     assert verdicts["watch"] == VALID
     assert word in verdicts["listener"].reason
+
+
+def test_an_event_of_the_wrong_class(bench: MakeBench) -> None:
+    class Astray(EventManager):
+        def emit(self, event: BaseEvent, block: bool = True) -> None:
+            if type(event) is StoreUpdateEvent:
+                event.__class__ = StoreSetEvent  # type: ignore[assignment]
+            super().emit(event)
+
+    runs = bench(DictMemoryStore(Astray()), Events())
+    runs.do("set with event", key="events/0")
+    assert runs.verdicts()["listener"] == VALID
+    runs = bench(DictMemoryStore(Astray()), Events())
+    for _ in range(2):
+        runs.do("set with event", key="events/0")
+    assert "right class" in runs.verdicts()["listener"].reason
 
 
 def test_a_watch_that_drops_changes(bench: MakeBench) -> None:

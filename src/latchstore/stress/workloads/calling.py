@@ -279,7 +279,7 @@ class Calls(PlainWorkload):
                 argument = value
             case "mapping: update":
                 key, argument = group, {each: f"{value}.{place}" for place, each in enumerate(keys)}
-            case "len" | "save" | "mapping: clear":
+            case "len" | "save" | "mapping: clear" | "mapping: popitem":
                 key = group
             case name if name.startswith("multi"):
                 key = chance.sample(keys, len(keys))

@@ -282,6 +282,17 @@ def _pop(entries: Entries, key: str, _: Any) -> str | None:
     return entries.pop(key)[0].strip('"') if key in entries else None
 
 
+def _popped(mapping: Any) -> list[Any] | None:
+    """Remove a key of a mapping; return it and its value, or None if there is none."""
+    item: list[Any] | None = _or_none(lambda: list(mapping.popitem()))
+    return item
+
+
+def _popitem(entries: Entries, key: str, _: Any) -> Any:
+    """Remove the key that was removed; if none was, `key` is the group, in which there must be none."""
+    return _of_group(entries, key) or _pop(entries, key, None)
+
+
 def _update_mapping(entries: Entries, group: str, values: Mapping[str, str]) -> None:
     for key, value in values.items():
         _put_data(entries, key, _quoted(value))
@@ -358,6 +369,7 @@ METHODS: dict[str, Method] = {
     ),
     "mapping: setdefault": Method(lambda s, k, a: _mapping(s).setdefault(k, a), _setdefault),
     "mapping: pop": Method(lambda s, k, a: _mapping(s).pop(k, None), _pop),
+    "mapping: popitem": Method(lambda s, k, a: _popped(_mapping(s)), _popitem),
     "mapping: update": Method(lambda s, k, a: _mapping(s).update(a), _update_mapping),
     "mapping: clear": Method(lambda s, k, a: _mapping(s).clear(), lambda e, k, a: e.clear()),
 }  # fmt: skip

@@ -142,6 +142,7 @@ class _Recorder:
 
     store: AbstractStore
     heard: list[list[Any]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     watch: Any = None
 
     def __post_init__(self) -> None:
@@ -151,17 +152,27 @@ class _Recorder:
     def record(self, event: StoreModificationEvent) -> None:
         """Record an event; this is the listener."""
         if event.source is self.store and event.key.startswith("events/"):
-            self.heard.append(_written_down(event))
+            written = _written_down(event)
+            self.heard.append(written)
+            if not _has_right_class(event, *written[2:]):
+                self.wrong.append(repr(event))
 
     def close(self) -> dict[str, Any]:
         """Disconnect; return the events, and whether the watch was open to the end."""
         self.store.flush()
         self.store.event_manager.disconnect(StoreModificationEvent, self.record)
-        found: dict[str, Any] = {"listener": self.heard}
+        found: dict[str, Any] = {"listener": self.heard, "wrong": self.wrong}
         if self.watch is not None:
             found["watch"], found["to the end"] = read_to_the_end(self.watch, _written_down, _lost)
             self.watch.close()
         return found
+
+
+def _has_right_class(event: StoreModificationEvent, value: str | None, previous: str | None) -> bool:
+    """Return whether an event is that of a new key, a change or a removal, as its values say."""
+    if value is None:
+        return event.action in ("delete", "evict")
+    return event.action == ("set" if previous is None else "update")
 
 
 def _lost(event: EventsLost) -> list[Any]:
@@ -254,7 +265,8 @@ class Events(PlainWorkload):
         if facts is None:
             return {"listener": Verdict("unknown", "there is no record of the events")}
         operations = operations_of(self.name, history)
-        verdicts = {"listener": _check(facts["listener"], operations, facts["final"])}
+        listener = _check(facts["listener"], operations, facts["final"])
+        verdicts = {"listener": all_of([listener, _check_classes(facts.get("wrong", ()))])}
         if "watch" in facts:
             ended = not facts["to the end"]
             verdicts["watch"] = (
@@ -301,6 +313,12 @@ def _check(heard: Sequence[list[Any]], operations: Sequence[Operation], final: M
     if in_time.answer == "valid":
         return VALID
     return Verdict("invalid", f"in time: by their revisions, {in_time.reason}", in_time.operations)
+
+
+def _check_classes(wrong: Sequence[str]) -> Verdict:
+    if not wrong:
+        return VALID
+    return Verdict("invalid", f"right class: {wrong[0]} does not fit the value before and after the change")
 
 
 def _check_beginning(heard: Sequence[list[Any]]) -> Verdict:

@@ -76,20 +76,20 @@ class GroupWrite:
 
     def _write_all(self, store: AbstractStore) -> None:
         half = len(self._keys) // 2
-        self._write(store, self._keys[:half])
+        self.write_keys(store, self._keys[:half])
         match self.name:
             case "write group in blocks":
                 with store.transaction("inner block"):
-                    self._write(store, self._keys[half:])
+                    self.write_keys(store, self._keys[half:])
             case "write group around a failing block":
                 self._fail_inside(store)
-                self._write(store, self._keys[half:])
+                self.write_keys(store, self._keys[half:])
             case "roll back group":
-                self._write(store, self._keys[half:])
+                self.write_keys(store, self._keys[half:])
                 store.from_bytes(f"{self.key}/left by {self.argument}", b"")
                 raise RolledBackError
             case "roll back group for a missing key":
-                self._write(store, self._keys[half:])
+                self.write_keys(store, self._keys[half:])
                 try:
                     store.delete(f"{self.key}/missing")
                 except KeyError as error:
@@ -97,12 +97,13 @@ class GroupWrite:
                 raise RolledBackError
             case "roll back group from an inner block":
                 with store.transaction("inner block"):
-                    self._write(store, self._keys[half:])
+                    self.write_keys(store, self._keys[half:])
                     raise RolledBackError
             case _:
-                self._write(store, self._keys[half:])
+                self.write_keys(store, self._keys[half:])
 
-    def _write(self, store: AbstractStore, keys: Iterable[str]) -> None:
+    def write_keys(self, store: AbstractStore, keys: Iterable[str]) -> None:
+        """Write the value to some of the keys, within the transaction."""
         ways = dict(zip(self._keys, self._ways, strict=True))
         for key in keys:
             _write(store, key, self.argument, ways[key])
@@ -192,10 +193,13 @@ class Groups:
         Prefix of the names of the groups.
     groups, size : int
         Number of groups, and number of keys of each.
+    kind : type
+        The class of their writes.
     """
 
-    def __init__(self, workload: str, groups: int, size: int) -> None:
+    def __init__(self, workload: str, groups: int, size: int, kind: type[GroupWrite] = GroupWrite) -> None:
         self._workload = workload
+        self._kind = kind
         self.keys: dict[str, list[str]] = {
             f"{workload}/{group}": [f"{workload}/{group}/{number}" for number in range(size)]
             for group in range(groups)
@@ -211,7 +215,7 @@ class Groups:
         group = chance.choice(tuple(self.keys))
         name = chance.choice(_FAILING_WRITES if chance.random() < failing else _WRITES)
         keys = self.keys[group]
-        return GroupWrite(
+        return self._kind(
             name, group, value, chance.sample(keys, len(keys)), chance.choices(_WAYS, k=len(keys))
         )
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from latchstore.contract.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads.action import TransactionalWorkload
 from latchstore.stress.workloads.calling import Calls
+
+_POPITEM = "mapping: popitem"
 
 #: The pairs of writes of a beginning: one that adds keys, and another that depends on them.
 _PAIRS = (
@@ -19,11 +24,13 @@ _PAIRS = (
     ("mapping: update", "mapping: pop"),
     ("mapping: update", "mapping: clear"),
     ("mapping: setdefault", "mapping: clear"),
+    ("mapping: setdefault", _POPITEM),
+    ("mapping: set", _POPITEM),
 )
 
 
 class Mappings(TransactionalWorkload, Calls):
-    """The mapping of a store: get, set, setdefault, pop, update, clear; linearizable."""
+    """The mapping of a store: get, set, setdefault, pop, popitem, update, clear; linearizable."""
 
     name = "mappings"
     weight: ClassVar[float] = 6
@@ -32,6 +39,7 @@ class Mappings(TransactionalWorkload, Calls):
         "mapping: set",
         "mapping: setdefault",
         "mapping: pop",
+        _POPITEM,
         "mapping: update",
         "mapping: clear",
     )
@@ -54,3 +62,21 @@ class Mappings(TransactionalWorkload, Calls):
     def first_data(self) -> str:
         """Return data that the codec can decode: otherwise pops, and most calls of setdefault, only fail."""
         return json.dumps("initial")
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check the keys, each `popitem` as the removal of the key that it has removed."""
+        keys = [f"{self._group(0, 0)}/{number}" for number in range(self.keys)]
+        operations = [each for operation in history.operations for each in _with_its_key(operation, keys)]
+        return super().verdicts(History(operations, history.header))
+
+
+def _with_its_key(operation: Operation, keys: Sequence[str]) -> Iterator[Operation]:
+    """Return a `popitem` under the key that it has removed: under each, if it is not known."""
+    if operation.name != _POPITEM or (operation.outcome == "ok" and operation.result is None):
+        yield operation
+    elif operation.outcome == "ok":
+        key, value = operation.result
+        yield replace(operation, key=key, result=value)
+    elif operation.outcome == "info":
+        # No more than one has had an effect; a check that allows several gives no false alarm.
+        yield from (replace(operation, key=key) for key in keys)

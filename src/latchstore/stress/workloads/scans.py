@@ -42,6 +42,9 @@ _SCANS = {
     _PLACES: ("query", "query_keys", "query at one place"),
 }
 
+#: The scans that ask for an order and a limit, if the store has them.
+_ORDERED = {_KEYS: ("glob in order", "query_keys in order"), _PLACES: ("query in order",)}
+
 #: The kinds of scans with which a run begins, and how often: those that look through the keys by themselves
 #: have the shortest windows.
 _FIRST = {
@@ -53,6 +56,11 @@ _FIRST = {
     (_PLACES, "query"): 5,
     (_PLACES, "query_keys"): 4,
     (_PLACES, "query at one place"): 3,
+}
+_FIRST_IN_ORDER = {
+    (_KEYS, "glob in order"): 3,
+    (_KEYS, "query_keys in order"): 3,
+    (_PLACES, "query in order"): 5,
 }
 
 
@@ -106,18 +114,27 @@ def _put_token(store: AbstractStore, token: str, move: str) -> None:
 
 
 class _Scan:
-    """Scans for all tokens of a set."""
+    """Scans for all tokens of a set: `limit` of them, if it is in order."""
 
-    __slots__ = ("argument", "key", "name")
+    __slots__ = ("_limit", "argument", "key", "name")
 
-    def __init__(self, name: str, key: str) -> None:
+    def __init__(self, name: str, key: str, limit: int) -> None:
         self.name = name
         self.key = key
         self.argument = None
+        self._limit = limit
 
     def run(self, store: AbstractStore) -> list[list[str]] | int:
         """Return the name and the last move of each token; or only their number."""
         match self.name:
+            case "query in order":
+                return [_token(*each) for each in _in_order(store, self._limit)]
+            case "query_keys in order":
+                ordered = store.query_keys(scans=self.key, order_by="token", limit=self._limit)
+                return [_token(key, {}) for key in ordered]
+            case "glob in order":
+                ordered = store.glob(f"{self.key}/*", order_by="token", limit=self._limit)
+                return [_token(key, {}) for key in ordered]
             case "query":
                 found = [_token(key, metadata) for key, metadata in store.query(scans=self.key)]
             case "query_keys" if self.key == _PLACES:
@@ -137,6 +154,19 @@ class _Scan:
         return sorted(found)
 
 
+def _in_order(store: AbstractStore, limit: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return the first tokens of the second set, with the items of their metadata that matter."""
+    return list(store.query(("token", "move"), scans=_PLACES, order_by="token", limit=limit))
+
+
+def _has_order(store: AbstractStore) -> bool:
+    """Return whether a store that has tokens returns them in order, and as many as it is asked for."""
+    try:
+        return [metadata.get("token") for _, metadata in _in_order(store, 1)] == ["token 0"]
+    except (TypeError, NotImplementedError):
+        return False
+
+
 def _token(key: str, metadata: Mapping[str, Any]) -> list[str]:
     """Return the name and the last move of a token, from its metadata or otherwise from its key."""
     token, _, move = key.removeprefix(f"{_KEYS}/").removeprefix(f"{_PLACES}/").partition("/")
@@ -153,11 +183,12 @@ class Scans(TransactionalWorkload):
     """
 
     name = "scans"
-    weight: ClassVar[float] = 8
+    weight: ClassVar[float] = 10
     length: ClassVar[int | None] = 4
 
     def __init__(self, tokens: int = 3) -> None:
         self._tokens = [f"token {number}" for number in range(tokens)]
+        self._ordered: bool | None = None
 
     def prepare(self, store: AbstractStore) -> None:
         """Set the tokens at their initial places."""
@@ -165,13 +196,20 @@ class Scans(TransactionalWorkload):
             for token in self._tokens:
                 _put_token(store, token, _INITIAL)
                 store.set_metadata(f"{_PLACES}/{token}", _place_of(token, _INITIAL, "a"))
+        self.attach(store, None)
+
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """Determine whether queries have an order and a limit."""
+        if self._ordered is None:
+            self._ordered = _has_order(store)
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Yield random moves and scans."""
         chance = chance_of(self.name, seed, thread)
         # The first actions use one set and one kind of scan, so that operations that a failure needs meet.
         shared = chance_of(self.name, seed, -1)
-        (first,) = shared.choices(tuple(_FIRST), tuple(_FIRST.values()))
+        kinds = {**_FIRST, **_FIRST_IN_ORDER} if self._ordered else _FIRST
+        (first,) = shared.choices(tuple(kinds), tuple(kinds.values()))
         number = chance.randrange(6)
         for count in itertools.count():
             number += 1
@@ -179,16 +217,17 @@ class Scans(TransactionalWorkload):
             tokens, scan = first
             if not beginning:
                 tokens = chance.choice((_KEYS, _PLACES))
-                scan = _SCANS[tokens][number % len(_SCANS[tokens])]
+                scans = _SCANS[tokens] + (_ORDERED[tokens] if self._ordered else ())
+                scan = scans[number % len(scans)]
             if chance.random() < (_MOVING[thread % len(_MOVING)] if beginning else 0.5):
                 name = chance.choices(_MOVES, _WEIGHTS[tokens])[0]
                 yield _Move(name, tokens, f"{thread}.{number}", self._tokens)
             else:
-                yield _Scan(scan, tokens)
+                yield _Scan(scan, tokens, len(self._tokens))
 
     def finish(self, store: AbstractStore) -> Any:
         """Return the initial and the final tokens."""
-        scans = {tokens: _Scan("query", tokens).run(store) for tokens in (_KEYS, _PLACES)}
+        scans = {tokens: _Scan("query", tokens, len(self._tokens)).run(store) for tokens in (_KEYS, _PLACES)}
         return {"tokens": self._tokens, "found": scans}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:

@@ -1,4 +1,4 @@
-"""Snapshots that are read repeatedly while others write.
+"""Snapshots and streams that are read while others write.
 
 Opening one and reading it are separate operations: it must show the state of the time at which it was opened,
 even if it is first read after other writes.
@@ -6,9 +6,10 @@ even if it is first read after other writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import History, Operation
@@ -21,72 +22,192 @@ from latchstore.stress.workloads.action import (
     operations_of,
     text_of,
 )
-from latchstore.stress.workloads.groups import Groups, read_by_multiget
+from latchstore.stress.workloads.groups import INITIAL, Groups, GroupWrite, read_by_multiget
 from latchstore.stress.workloads.transactions import verdicts_of_groups
 
-_OPEN, _LOOK = "open snapshot", "look"
+#: The methods that return streams.
+_STREAMS = ("get", "get_data", "get_data_range", "multiget_data")
+
+_SNAPSHOT, _LOOK = "open snapshot", "look"
+_OPEN_STREAMS, _READ_STREAMS = "open streams", "read streams"
+_OPENINGS, _LOOKS = (_SNAPSHOT, _OPEN_STREAMS), (_LOOK, _READ_STREAMS)
+
+#: Number of actions after which a thread opens snapshots and streams.
+_BEGINNING = 20
+
+#: The fraction of openings that are of streams.
+_STREAMING = 0.35
+
+#: The fraction of writes of each thread: the first mostly reads.
+_WRITING = (0.1, 0.7, 0.4)
+
+
+class _Marked(GroupWrite):
+    """Writes the group, and a key whose name and metadata have the value, in place of the one before.
+
+    So searches of a snapshot show the value.
+    """
+
+    __slots__ = ()
+
+    def run(self, store: AbstractStore) -> list[str | None] | None:
+        if self.name != "multiset group":
+            return super().run(store)
+        with store.transaction(self.name):
+            super().run(store)
+            _mark(store, self.key, self.argument)
+        return None
+
+    def write_keys(self, store: AbstractStore, keys: Iterable[str]) -> None:
+        super().write_keys(store, keys)
+        _mark(store, self.key, self.argument)
+
+
+def _mark(store: AbstractStore, group: str, value: str) -> None:
+    mark = _prefix_of(group) + value
+    for key in store.glob(f"{_prefix_of(group)}*"):
+        if key != mark:
+            store.delete(key)
+    store.set_metadata(mark, {"value": value})
+
+
+def _prefix_of(group: str) -> str:
+    return f"{group}/at "
+
+
+def _marked(keys: Iterable[str], group: str) -> str:
+    """Return the value in the name of the one key that has one."""
+    prefix = _prefix_of(group)
+    return "/".join(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
+
+
+class _View(Protocol):
+    """What a thread keeps open between its actions."""
+
+    def values(self) -> list[str | None]:
+        """Return values of the group, which must be equal."""
+
+    def close(self) -> None: ...
+
+
+class _Snapshot:
+    """A snapshot, in which a group is read."""
+
+    def __init__(self, store: Any, group: str, keys: Sequence[str]) -> None:
+        self._view: AbstractReadOnlyStore = store.snapshot()
+        self._group = group
+        self._keys = keys
+
+    def values(self) -> list[str | None]:
+        """Return the values of the keys, one after the other and at once, and those that searches find."""
+        view, group, prefix = self._view, self._group, _prefix_of(self._group)
+        return [
+            *(text_of(view, key) for key in self._keys),
+            *read_by_multiget(view, self._keys),
+            _marked(view.glob(f"{prefix}*"), group),
+            _marked(view.query_keys(), group),
+            *(metadata["value"] for key, metadata in view.query() if key.startswith(prefix)),
+        ]
+
+    def close(self) -> None:
+        self._view.close()
+
+
+class _Streams:
+    """Streams of the data of keys, one by each method."""
+
+    def __init__(self, store: AbstractStore, keys: Sequence[str]) -> None:
+        opened = zip(_STREAMS, itertools.cycle(keys), strict=False)
+        self._streams = [_stream_by(store, method, key) for method, key in opened]
+
+    def values(self) -> list[str | None]:
+        """Return their texts; a stream can be read once."""
+        return [None if stream is None else stream.read().decode() for stream in self._streams]
+
+    def close(self) -> None:
+        for stream in self._streams:
+            if stream is not None:
+                stream.close()
+
+
+def _stream_by(store: AbstractStore, method: str, key: str) -> Any:
+    """Return the stream of a method; None if the key is missing."""
+    try:
+        match method:
+            case "get":
+                return store.get(key).data
+            case "get_data_range":
+                return store.get_data_range(key)
+            case "multiget_data":
+                return next(iter(store.multiget_data([key])))
+            case _:
+                return store.get_data(key)
+    except KeyError:
+        return None
 
 
 class _Held:
-    """The snapshot that a thread keeps open between its actions."""
+    """What a thread keeps open between its actions, and the action that has opened it."""
 
     def __init__(self) -> None:
-        self.view: Any = None
+        self.open: tuple[_Open, _View] | None = None
 
     def close(self) -> None:
-        if self.view is not None:
-            self.view.close()
-            self.view = None
+        held, self.open = self.open, None
+        if held is not None:
+            held[1].close()
 
 
 class _Open:
-    """Opens the thread's snapshot, and closes the one before."""
-
-    __slots__ = ("_held", "argument", "key", "name")
-
-    def __init__(self, key: str, argument: str, held: _Held) -> None:
-        self.name = _OPEN
-        self.key = key
-        self.argument = argument
-        self._held = held
-
-    def run(self, store: Any) -> None:
-        """Open it, and read nothing."""
-        self._held.close()
-        self._held.view = store.snapshot()
-
-
-class _Look:
-    """Reads a group in the thread's snapshot."""
+    """Opens a snapshot or a stream, and closes what the thread has opened before."""
 
     __slots__ = ("_held", "_keys", "argument", "key", "name")
 
-    def __init__(self, key: str, argument: str, keys: Sequence[str], held: _Held) -> None:
-        self.name = _LOOK
+    def __init__(self, name: str, key: str, argument: str, keys: Sequence[str], held: _Held) -> None:
+        self.name = name
         self.key = key
         self.argument = argument
         self._keys = keys
         self._held = held
 
+    def run(self, store: AbstractStore) -> None:
+        """Open it, and read nothing."""
+        self.view(store)
+
+    def view(self, store: AbstractStore) -> _View:
+        """Open it, and return it."""
+        self._held.close()
+        view = (
+            _Snapshot(store, self.key, self._keys) if self.name == _SNAPSHOT else _Streams(store, self._keys)
+        )
+        self._held.open = self, view
+        return view
+
+    def still_open(self) -> _View | None:
+        """Return what it has opened; None if it was interrupted or left out."""
+        held = self._held.open
+        return held[1] if held is not None and held[0] is self else None
+
+
+class _Look:
+    """Reads a group in what the thread has open."""
+
+    __slots__ = ("_opening", "argument", "key", "name")
+
+    def __init__(self, opening: _Open) -> None:
+        self.name = _LOOKS[_OPENINGS.index(opening.name)]
+        self.key = opening.key
+        self.argument = opening.argument
+        self._opening = opening
+
     def run(self, store: Any) -> dict[str, Any]:
-        """Return the values of the keys, read in three ways, and whether the snapshot is new."""
-        held = self._held
-        # None if the action that should have opened it was interrupted, or if it was closed.
-        new = held.view is None
-        if new:
-            held.view = store.snapshot()
-        return {"new": new, "values": _values(held.view, self._keys)}
-
-
-def _values(view: AbstractReadOnlyStore, keys: Sequence[str]) -> list[str | None]:
-    """Return the values of the keys: one after the other, at once, and by a glob."""
-    there = sorted(view.glob(f"{keys[0].rpartition('/')[0]}/?"))
-    found = [text_of(view, key) for key in there]
-    return [*(text_of(view, key) for key in keys), *read_by_multiget(view, keys), *found]
+        """Return the values of the group, and whether what they are read in was opened for that."""
+        view = self._opening.still_open()
+        return {"new": view is None, "values": (view or self._opening.view(store)).values()}
 
 
 class Snapshots(PlainWorkload):
-    """Snapshots while transactions write: each shows one instant, unchanged.
+    """Snapshots and streams while transactions write: each shows the instant at which it was opened.
 
     Parameters
     ----------
@@ -95,10 +216,10 @@ class Snapshots(PlainWorkload):
     """
 
     name = "snapshots"
-    weight: ClassVar[float] = 3
+    weight: ClassVar[float] = 5
 
     def __init__(self, size: int = 3) -> None:
-        self._groups = Groups(self.name, 1, size)
+        self._groups = Groups(self.name, 1, size, _Marked)
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether the store has snapshots and transactions."""
@@ -106,55 +227,70 @@ class Snapshots(PlainWorkload):
 
     def prepare(self, store: AbstractStore) -> None:
         self._groups.prepare(store)
+        for group in self._groups.keys:
+            _mark(store, group, INITIAL)
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Yield random writes, and reads of snapshots, several for each snapshot."""
+        """Yield random writes, and reads of snapshots and streams, several for each snapshot."""
         chance = chance_of(self.name, seed, thread)
+        # At first all threads open snapshots, or all open streams, so that there are many of one kind.
+        streams = chance_of(self.name, seed, -1).random() < _STREAMING
         held = _Held()
         number = 0
-        opened = 0
+        opening: _Open | None = None
         while True:
             number += 1
-            if chance.random() < 0.4:
+            if chance.random() < _WRITING[thread % len(_WRITING)]:
                 yield self._groups.write(chance, f"{thread}.{number}", failing=0.1)
                 continue
             ((group, keys),) = self._groups.keys.items()
-            if opened and chance.random() < 0.7:
-                yield _Look(group, f"{thread}.{opened}", keys, held)
+            if opening is not None and (streams or chance.random() < 0.7):
+                yield _Look(opening)
+                # A stream is read once.
+                opening = None if streams else opening
                 continue
-            opened = number
-            yield _Open(group, f"{thread}.{opened}", held)
+            if number > _BEGINNING:
+                streams = chance.random() < _STREAMING
+            opening = _Open(_OPENINGS[streams], group, f"{thread}.{number}", keys, held)
+            yield opening
 
     def finish(self, store: AbstractStore) -> Any:
-        return self._groups.finish(store)
+        """Return the final values of the group, its mark among them, and keys that must not exist."""
+        found = self._groups.finish(store)
+        for group in self._groups.keys:
+            left = [str(key) for key in found["left"]]
+            found[group].append(_marked(left, group))
+            found["left"] = [key for key in left if not key.startswith(_prefix_of(group))]
+        return found
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check that each snapshot shows the state of its opening, and that it does not change."""
         mine = operations_of(self.name, history)
-        opened = {each.argument: each for each in mine if each.name == _OPEN}
+        opened = {each.argument: each for each in mine if each.name in _OPENINGS}
         first: dict[str, Operation] = {}
         stays = [
             _check_same(each, first.setdefault(each.argument, each))
             for each in mine
-            if each.name == _LOOK and each.outcome == "ok"
+            if each.name in _LOOKS and each.outcome == "ok"
         ]
-        others = [each for each in history.operations if each.name not in (_OPEN, _LOOK)]
+        others = [each for each in history.operations if each.name not in (*_OPENINGS, *_LOOKS)]
         reads = [
-            _as_read(opened.get(look.argument), look)
+            read
             for look in first.values()
-            # An opening that was interrupted may have left the snapshot before it open.
-            if look.result["new"] or look.argument not in opened or opened[look.argument].outcome == "ok"
+            # It is not known when an opening that was interrupted has opened what is read.
+            if look.result["new"] or (look.argument in opened and opened[look.argument].outcome == "ok")
+            for read in _as_reads(opened.get(look.argument), look)
         ]
         groups = verdicts_of_groups(self.name, History([*others, *reads], history.header))
         return {"stays": all_of(stays), **groups}
 
 
-def _as_read(opened: Operation | None, look: Operation) -> Operation:
-    """Return the first look at a snapshot as a read at the time at which it was opened."""
+def _as_reads(opened: Operation | None, look: Operation) -> Iterator[Operation]:
+    """Yield the first look as a read at the time of the opening; each stream is one by itself."""
+    when = look if look.result["new"] or opened is None else opened
     values = look.result["values"]
-    if opened is None or look.result["new"]:
-        return replace(look, result=values)
-    return replace(look, result=values, begin=opened.begin, end=opened.end)
+    for part in [values] if look.name == _LOOK else [[value] for value in values]:
+        yield replace(look, result=part, begin=when.begin, end=when.end)
 
 
 def _check_same(look: Operation, first: Operation) -> Verdict:

@@ -33,7 +33,7 @@ class Mappings(TransactionalWorkload, Calls):
     """The mapping of a store: get, set, setdefault, pop, popitem, update, clear; linearizable."""
 
     name = "mappings"
-    weight: ClassVar[float] = 6
+    weight: ClassVar[float] = 7
     length: ClassVar[int | None] = 4
     writes: ClassVar[Sequence[str]] = (
         "mapping: set",

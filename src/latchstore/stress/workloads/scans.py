@@ -183,7 +183,7 @@ class Scans(TransactionalWorkload):
     """
 
     name = "scans"
-    weight: ClassVar[float] = 10
+    weight: ClassVar[float] = 13
     length: ClassVar[int | None] = 4
 
     def __init__(self, tokens: int = 3) -> None:

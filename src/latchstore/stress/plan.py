@@ -35,10 +35,11 @@ class Plan:
     workloads : sequence of Workload
     threads : int
     seconds : float or None
-        Duration of the run; None: until `operations` are done.
+        Duration of the run; None: until `operations` are done. Native threads go on for a while after it, so
+        that each workload has a round.
     operations : int or None
-        Number of operations over all threads; the run ends after the round or schedule that reaches it. On
-        native threads it does not end before each workload had a round.
+        Number of operations over all threads; the run ends after the round or schedule that reaches it; on
+        native threads not before each workload had a round.
     seed : int
     schedule : str
         ``"mixed"`` (whole, random and PCT in turn, then native), ``"native"``, ``"random"``, ``"whole"``,

@@ -31,10 +31,10 @@ from latchstore.engine.owner import OWNER, Claim, Route
 from latchstore.engine.preimages import Preimages
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
-from tests.mutants import caches, contract, keys, queues
+from tests.mutants import caches, contract, keys, queues, searches
 from tests.mutants.mutant import MUTANTS, Optimistic, mutant, put_off, replaces
 
-__all__ = ["MUTANTS", "Optimistic", "caches", "contract", "keys", "queues"]
+__all__ = ["MUTANTS", "Optimistic", "caches", "contract", "keys", "queues", "searches"]
 
 # -- locks ------------------------------------------------------------------------------------------------
 

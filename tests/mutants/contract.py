@@ -1,4 +1,4 @@
-"""Mutants of the other methods of the contract, from queries to waits; part of the catalogue.
+"""Mutants of the other methods of the contract, from transactions to waits; part of the catalogue.
 
 As in `keys.py`: each method is what somebody would write who does not think of other threads.
 
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from latchstore import EventManager, StoreUpdateEvent, TransactionConflictError, WaitTimeoutError
-from latchstore.contract.mapping import StoreMapping
 from latchstore.delivery.dispatcher import EventDispatcher
 from latchstore.engine.attempts import Attempt
 from latchstore.engine.batch import OptimisticBatch
@@ -23,184 +21,6 @@ from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.table import Table
 from latchstore.engine.transaction import Transaction
 from tests.mutants.mutant import metadata_of, mutant, replaces
-
-# -- looking through the store ----------------------------------------------------------------------------
-
-
-@mutant("sizes")
-def uncommitted_keys_counted() -> None:
-    """The length counts keys that an open transaction has added, for all threads."""
-
-    @replaces(DictMemoryStore, "__len__")
-    def length(original: Any, self: DictMemoryStore) -> int:
-        table: Any = table_of(self)
-        added: set[str] = set()
-        for route in list(table.routes.values()):
-            batch: Any = route.batch
-            # The thread of the block goes on meanwhile; if it writes, this one is left out.
-            with suppress(RuntimeError):
-                if batch is not None:
-                    added.update(key for key, _ in list(batch.edits()) if batch.current(key) is not None)
-        return len(added.union(list(table.entries)))
-
-
-@mutant("sizes")
-def keys_counted_one_by_one() -> None:
-    """The length is counted by a look at each key that there was."""
-
-    @replaces(DictMemoryStore, "__len__")
-    def length(original: Any, self: DictMemoryStore) -> int:
-        return sum(1 for key in list(self.query_keys()) if self.exists(key))
-
-
-@mutant("scans")
-def glob_in_two_looks() -> None:
-    """A glob looks through one half of the keys, and later through the other."""
-
-    @replaces(DictMemoryStore, "glob")
-    def glob(original: Any, self: DictMemoryStore, pattern: str, **order: Any) -> Iterator[str]:
-        if order:
-            return iter(original(self, pattern, **order))
-        one = sorted(original(self, pattern))
-        middle = one[len(one) // 2] if one else ""
-        return iter(
-            [key for key in one if key < middle] + [key for key in original(self, pattern) if key >= middle]
-        )
-
-
-#: The arguments of queries that are no terms.
-_ORDER = {"order_by", "descending", "limit"}
-
-
-@mutant("scans")
-def query_key_by_key() -> None:
-    """A query finds the keys, and then reads the metadata of each."""
-
-    @replaces(DictMemoryStore, "query")
-    def query(original: Any, self: DictMemoryStore, select: Any = None, **terms: Any) -> Iterator[Any]:
-        if _ORDER & terms.keys():
-            return iter(original(self, select, **terms))
-        keys = [key for key, _ in original(self, (), **terms)]
-        found = ((key, metadata_of(self, key)) for key in keys)
-        return iter([(key, metadata) for key, metadata in found if metadata])
-
-
-@mutant("scans")
-def query_of_candidates() -> None:
-    """A query of keys takes all keys, and then looks at the metadata of each."""
-
-    @replaces(DictMemoryStore, "query_keys")
-    def query_keys(original: Any, self: DictMemoryStore, **terms: Any) -> Iterator[str]:
-        if _ORDER & terms.keys():
-            return iter(original(self, **terms))
-        keys = list(original(self))
-        return iter([key for key in keys if terms.items() <= metadata_of(self, key).items()])
-
-
-@mutant("scans")
-def ordered_key_by_key() -> None:
-    """A query with an order or a limit takes the keys, and then reads the metadata of each."""
-
-    @replaces(DictMemoryStore, "query")
-    def query(original: Any, self: DictMemoryStore, select: Any = None, **terms: Any) -> Iterator[Any]:
-        if not _ORDER & terms.keys():
-            return iter(original(self, select, **terms))
-        keys = [key for key, _ in original(self, (), **terms)]
-        found = ((key, metadata_of(self, key)) for key in keys)
-        return iter([(key, metadata) for key, metadata in found if metadata])
-
-
-def _forget_others(table: Table, name: str, known: Mapping[str, Any]) -> None:
-    """Take all keys out of an index but those that were known, as what they are known."""
-    if name in table.indexes:
-        for key, entry in table.entries.items():
-            if key not in known or known[key] not in (None, entry):
-                table.indexes[name].replace(key, entry, None)
-
-
-@mutant("indexes")
-def index_built_beside_commits() -> None:
-    """An index is built while others commit, which it does not find."""
-
-    @replaces(Table, "add_index")
-    def add_index(original: Any, self: Table, name: str) -> None:
-        known = None if name in self.indexes else dict(self.candidates({}))
-        original(self, name)
-        if known is not None:
-            self.exclusively("add_index", _forget_others, self, name, known)
-
-
-@mutant("indexes")
-def old_index_used_again() -> None:
-    """An index that was removed and is made again finds the keys that it had."""
-    removed: dict[str, dict[str, Any]] = {}
-
-    @replaces(Table, "remove_index")
-    def remove_index(original: Any, self: Table, name: str) -> None:
-        if name in self.indexes:
-            removed[name] = dict.fromkeys(list(self.entries))
-        original(self, name)
-
-    @replaces(Table, "add_index")
-    def add_index(original: Any, self: Table, name: str) -> None:
-        known = None if name in self.indexes else removed.pop(name, None)
-        original(self, name)
-        if known is not None:
-            self.exclusively("add_index", _forget_others, self, name, known)
-
-
-# -- mappings ---------------------------------------------------------------------------------------------
-
-
-@mutant("mappings")
-def default_set_in_two_steps() -> None:
-    """The default of a mapping is set by a look and a write."""
-
-    @replaces(StoreMapping, "setdefault")
-    def setdefault(original: Any, self: Any, key: str, default: Any = None) -> Any:
-        found = self.get(key)
-        if found is None:
-            self[key] = found = default
-        return found
-
-
-@mutant("mappings")
-def pop_in_two_steps() -> None:
-    """A pop of a mapping is a read and a delete."""
-
-    @replaces(StoreMapping, "pop")
-    def pop(original: Any, self: Any, key: str, default: Any = None) -> Any:
-        found = self.get(key, default)
-        try:
-            del self[key]
-        except KeyError:
-            return found
-        return found
-
-
-@mutant("mappings")
-def item_popped_in_two_steps() -> None:
-    """A popitem is a read and a delete, and ignores that the key has been removed between them."""
-
-    @replaces(StoreMapping, "popitem")
-    def popitem(original: Any, self: Any) -> Any:
-        for key in self:
-            value = self.get(key)
-            if value is not None:
-                self.pop(key, None)
-                return key, value
-        raise KeyError("empty")
-
-
-@mutant("mappings")
-def mapping_updated_key_by_key() -> None:
-    """An update of a mapping is a commit for each key."""
-
-    @replaces(StoreMapping, "update")
-    def update(original: Any, self: Any, other: Mapping[str, Any]) -> None:
-        for key, value in other.items():
-            self[key] = value
-
 
 # -- transactions -----------------------------------------------------------------------------------------
 
@@ -322,12 +142,23 @@ def snapshot_opened_late() -> None:
 def snapshot_searches_the_store() -> None:
     """The searches of a snapshot look through the store as it is."""
 
+    _answered_by_the_store("glob", "query", "query_keys")
+
+
+@mutant("snapshots")
+def snapshot_counts_the_store() -> None:
+    """The length of a snapshot is that of the store as it is."""
+    _answered_by_the_store("__len__")
+
+
+def _answered_by_the_store(*names: str) -> None:
+    """Have the store answer some methods of its snapshots."""
+
     @replaces(DictMemoryStore, "snapshot")
     def snapshot(original: Any, self: DictMemoryStore) -> Any:
         view = original(self)
-        names = ("glob", "query", "query_keys")
-        searches = {name: staticmethod(getattr(self, name)) for name in names}
-        view.__class__ = type("Snapshot", (type(view),), searches)
+        live = {name: staticmethod(getattr(self, name)) for name in names}
+        view.__class__ = type("Snapshot", (type(view),), live)
         return view
 
 
@@ -418,6 +249,31 @@ def function_called_after_a_rollback() -> None:
     def on_commit(original: Any, self: Transaction, function: Any) -> None:
         original(self, function)
         self.on_rollback(function)
+
+
+@mutant("events")
+def filter_looks_at_the_store() -> None:
+    """A watch with a filter compares the metadata that a key has when its change is read."""
+
+    @replaces(DictMemoryStore, "watch")
+    def watch(
+        original: Any, self: DictMemoryStore, glob: str = "*", filter: Any = None, **options: Any
+    ) -> Any:
+        changes = original(self, glob, **options)
+        if filter is not None:
+            changes.__class__ = type("Watch", (type(changes),), {"get": _matching_now(self, filter)})
+        return changes
+
+
+def _matching_now(store: DictMemoryStore, filter: Mapping[str, Any]) -> Callable[..., Any]:
+    def get(self: Any, timeout: Any = None) -> Any:
+        while True:
+            event = super(type(self), self).get(timeout)
+            before = {} if event.previous is None else event.previous.metadata
+            if any(filter.items() <= each.items() for each in (before, metadata_of(store, event.key))):
+                return event
+
+    return get
 
 
 @mutant("resuming")

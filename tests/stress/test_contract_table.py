@@ -14,7 +14,7 @@ from tests.mutants.catalogue import MUTANTS
 README = Path(__file__).parents[1] / "mutants" / "README.md"
 
 #: The modules whose mutants are each of a method.
-OF_METHODS = ("tests.mutants.keys:", "tests.mutants.contract:")
+OF_METHODS = ("tests.mutants.keys:", "tests.mutants.contract:", "tests.mutants.searches:")
 
 #: Python's own, or no call of a store: how it is made, shown and copied.
 _OTHERS = {"__init__", "__repr__", "__reduce_ex__", "__aenter__", "__aexit__"}

@@ -100,7 +100,7 @@ def test_errors_of_a_wait_and_of_the_thread_that_ends_it_are_told(broken: Any, e
 
 
 #: They look at all that a store holds, or need one that is made with options or shared.
-_ALONE = {"cache", "files", "mappings", "near", "resuming", "sizes"}
+_ALONE = {"cache", "files", "mappings", "near", "resuming", "sizes", "snapshots"}
 
 
 def test_all_together() -> None:

@@ -44,6 +44,9 @@ _BEGINNING = 20
 
 _UNDONE = "!"
 
+#: The metadata of every other value, which a watch looks for.
+_MARKED = {"marked": True}
+
 
 class _One:
     """Sets or deletes one key, outside any transaction."""
@@ -64,7 +67,7 @@ class _One:
                 return False
             return True
         if self.name == "set with event":
-            store.set(self.key, (io.BytesIO(self.argument.encode()), {}))
+            store.set(self.key, (io.BytesIO(self.argument.encode()), _metadata(self.argument)))
         else:
             store.from_bytes(self.key, self.argument.encode())
         return None
@@ -144,10 +147,13 @@ class _Recorder:
     heard: list[list[Any]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     watch: Any = None
+    filtered: Any = None
 
     def __post_init__(self) -> None:
         self.store.event_manager.connect(StoreModificationEvent, self.record)
         self.watch = watch_all(self.store, "events/*")
+        if self.watch is not None:
+            self.filtered = watch_all(self.store, "events/*", _MARKED)
 
     def record(self, event: StoreModificationEvent) -> None:
         """Record an event; this is the listener."""
@@ -163,8 +169,12 @@ class _Recorder:
         self.store.event_manager.disconnect(StoreModificationEvent, self.record)
         found: dict[str, Any] = {"listener": self.heard, "wrong": self.wrong}
         if self.watch is not None:
-            found["watch"], found["to the end"] = read_to_the_end(self.watch, _written_down, _lost)
+            seen, found["to the end"] = read_to_the_end(self.watch, _with_mark, _lost)
             self.watch.close()
+            found["watch"] = [event[:4] for event in seen]
+            filtered, _ = read_to_the_end(self.filtered, _written_down, _lost)
+            self.filtered.close()
+            found["marked"] = {"all": [event[:4] for event in seen if event[4:]], "filtered": filtered}
         return found
 
 
@@ -173,6 +183,16 @@ def _has_right_class(event: StoreModificationEvent, value: str | None, previous:
     if value is None:
         return event.action in ("delete", "evict")
     return event.action == ("set" if previous is None else "update")
+
+
+def _with_mark(event: StoreModificationEvent) -> list[Any]:
+    # A filter compares what there was before a change as well.
+    sides = [each.metadata for each in (event.value, event.previous) if each is not None]
+    return [*_written_down(event), *(name for name in _MARKED if any(name in each for each in sides))]
+
+
+def _metadata(value: str) -> dict[str, Any]:
+    return _MARKED if value.endswith(tuple("02468")) else {}
 
 
 def _lost(event: EventsLost) -> list[Any]:
@@ -272,7 +292,9 @@ class Events(PlainWorkload):
             verdicts["watch"] = (
                 _check_beginning(facts["watch"])
                 if ended
-                else _check(facts["watch"], operations, facts["final"])
+                else all_of(
+                    [_check(facts["watch"], operations, facts["final"]), _check_filter(facts.get("marked"))]
+                )
             )
         for process in facts_of_processes(self.name, history):
             own = [each for each in operations if each.thread in process.threads]
@@ -313,6 +335,15 @@ def _check(heard: Sequence[list[Any]], operations: Sequence[Operation], final: M
     if in_time.answer == "valid":
         return VALID
     return Verdict("invalid", f"in time: by their revisions, {in_time.reason}", in_time.operations)
+
+
+def _check_filter(marked: Mapping[str, list[Any]] | None) -> Verdict:
+    """Check that a watch with a filter has had all events that match it, and no others."""
+    if marked is None or marked["filtered"] == marked["all"]:
+        return VALID
+    return Verdict(
+        "invalid", f"filter: a watch had {marked['filtered']}, but {marked['all']} match its filter"
+    )
 
 
 def _check_classes(wrong: Sequence[str]) -> Verdict:

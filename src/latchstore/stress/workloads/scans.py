@@ -43,7 +43,7 @@ _SCANS = {
 }
 
 #: The scans that ask for an order and a limit, if the store has them.
-_ORDERED = {_KEYS: ("glob in order", "query_keys in order"), _PLACES: ("query in order",)}
+_ORDERED = {_KEYS: ("glob in order",), _PLACES: ("query in order", "query_keys in order")}
 
 #: The kinds of scans with which a run begins, and how often: those that look through the keys by themselves
 #: have the shortest windows.
@@ -59,8 +59,8 @@ _FIRST = {
 }
 _FIRST_IN_ORDER = {
     (_KEYS, "glob in order"): 3,
-    (_KEYS, "query_keys in order"): 3,
     (_PLACES, "query in order"): 5,
+    (_PLACES, "query_keys in order"): 5,
 }
 
 
@@ -91,7 +91,8 @@ class _Move:
                     store.delete(key)
                 else:
                     place = "b" if metadata["place"] == "a" else "a"
-                    store.update_metadata(key, {"move": self.argument, "place": place})
+                    rank = _rank(metadata["token"], self.argument, self._tokens)
+                    store.update_metadata(key, {"move": self.argument, "place": place, "rank": rank})
             if self.name == "move, not":
                 raise RolledBackError
         self.revision = revision_of(transaction)
@@ -100,13 +101,20 @@ class _Move:
         place = "ab"[int(self.argument.split(".")[1]) % 2]
         store.multiset_metadata(
             [f"{_PLACES}/{token}" for token in self._tokens],
-            [_place_of(token, self.argument, place) for token in self._tokens],
+            [_place_of(token, self.argument, place, self._tokens) for token in self._tokens],
         )
 
 
-def _place_of(token: str, move: str, place: str) -> dict[str, str]:
+def _place_of(token: str, move: str, place: str, tokens: Sequence[str]) -> dict[str, Any]:
     """Return the metadata of a token of the second set."""
-    return {"scans": _PLACES, "token": token, "move": move, "place": place}
+    rank = _rank(token, move, tokens)
+    return {"scans": _PLACES, "token": token, "move": move, "place": place, "rank": rank}
+
+
+def _rank(token: str, move: str, tokens: Sequence[str]) -> int:
+    """Return the place of a token in the order of the second set, which turns by one with each move."""
+    turns = 0 if move == _INITIAL else int(move.split(".")[1])
+    return (tokens.index(token) + turns) % len(tokens)
 
 
 def _put_token(store: AbstractStore, token: str, move: str) -> None:
@@ -130,7 +138,7 @@ class _Scan:
             case "query in order":
                 return [_token(*each) for each in _in_order(store, self._limit)]
             case "query_keys in order":
-                ordered = store.query_keys(scans=self.key, order_by="token", limit=self._limit)
+                ordered = store.query_keys(scans=self.key, order_by="rank", limit=self._limit)
                 return [_token(key, {}) for key in ordered]
             case "glob in order":
                 ordered = store.glob(f"{self.key}/*", order_by="token", limit=self._limit)
@@ -156,7 +164,7 @@ class _Scan:
 
 def _in_order(store: AbstractStore, limit: int) -> list[tuple[str, dict[str, Any]]]:
     """Return the first tokens of the second set, with the items of their metadata that matter."""
-    return list(store.query(("token", "move"), scans=_PLACES, order_by="token", limit=limit))
+    return list(store.query(("token", "move"), scans=_PLACES, order_by="rank", limit=limit))
 
 
 def _has_order(store: AbstractStore) -> bool:
@@ -195,7 +203,7 @@ class Scans(TransactionalWorkload):
         with store.transaction("scans"):
             for token in self._tokens:
                 _put_token(store, token, _INITIAL)
-                store.set_metadata(f"{_PLACES}/{token}", _place_of(token, _INITIAL, "a"))
+                store.set_metadata(f"{_PLACES}/{token}", _place_of(token, _INITIAL, "a", self._tokens))
         self.attach(store, None)
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
@@ -256,7 +264,8 @@ def _check_scan(operation: Operation, tokens: list[str]) -> Verdict:
         few = operation.name == "query at one place"
         right = found in ((0, len(tokens)) if few else (len(tokens),))
         return VALID if right else Verdict("invalid", f"torn: ({operation}) of {len(tokens)}", (operation,))
-    if [token for token, _ in found] != sorted(tokens):
+    turned = operation.name.endswith("in order") and operation.key == _PLACES
+    if [token for token, _ in found] != (_turned(tokens, found) if turned else sorted(tokens)):
         return Verdict(
             "invalid", f"torn: ({operation}), but the tokens are {', '.join(tokens)}", (operation,)
         )
@@ -265,11 +274,21 @@ def _check_scan(operation: Operation, tokens: list[str]) -> Verdict:
     return VALID
 
 
+def _turned(tokens: list[str], found: list[list[str]]) -> list[str]:
+    """Return the tokens in the order of the first one's move; without it, in the one with the same first."""
+    if not found or found[0][0] not in tokens:
+        return tokens
+    first, move = found[0]
+    begin = tokens.index(first) if not move else -_rank(tokens[0], move, tokens) % len(tokens)
+    return tokens[begin:] + tokens[:begin]
+
+
 def _as_register(operations: list[Operation]) -> Iterator[Operation]:
     """Return the operations in the form of `check_register`."""
     for each in operations:
         if each.name in _MOVES:
             if each.name != "move, not":
                 yield replace(each, name="set")
-        elif each.outcome == "ok" and not isinstance(each.result, int):
+        # Keys in order do not tell after which move they are.
+        elif each.outcome == "ok" and not isinstance(each.result, int) and each.result[0][1]:
             yield replace(each, name="get", result=each.result[0][1])

@@ -7,9 +7,9 @@ even if it is first read after other writes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import History, Operation
@@ -43,9 +43,9 @@ _WRITING = (0.1, 0.7, 0.4)
 
 
 class _Marked(GroupWrite):
-    """Writes the group, and a key whose name and metadata have the value, in place of the one before.
+    """Writes the group, and a key with the value in its name and metadata, in place of the one before.
 
-    So searches of a snapshot show the value.
+    So searches of a snapshot show the value. A second key makes the number of keys change.
     """
 
     __slots__ = ()
@@ -64,30 +64,86 @@ class _Marked(GroupWrite):
 
 
 def _mark(store: AbstractStore, group: str, value: str) -> None:
-    mark = _prefix_of(group) + value
-    for key in store.glob(f"{_prefix_of(group)}*"):
+    mark = _mark_of(group, value)
+    for key in store.glob(f"{_mark_of(group, '')}*"):
         if key != mark:
             store.delete(key)
     store.set_metadata(mark, {"value": value})
+    second = _second_of(group)
+    if _has_second(value):
+        store.from_bytes(second, b"")
+    elif store.exists(second):
+        store.delete(second)
 
 
-def _prefix_of(group: str) -> str:
-    return f"{group}/at "
+def _mark_of(group: str, value: str) -> str:
+    return f"{group}/at {value}"
+
+
+def _second_of(group: str) -> str:
+    return f"{group}/second"
+
+
+def _has_second(value: str) -> bool:
+    """Return whether a value has a second key: every other one."""
+    return value.endswith(tuple("02468"))
 
 
 def _marked(keys: Iterable[str], group: str) -> str:
     """Return the value in the name of the one key that has one."""
-    prefix = _prefix_of(group)
+    prefix = _mark_of(group, "")
     return "/".join(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
 
 
 class _View(Protocol):
     """What a thread keeps open between its actions."""
 
-    def values(self) -> list[str | None]:
-        """Return values of the group, which must be equal."""
+    def values(self, ways: Sequence[str]) -> list[str | None]:
+        """Return values of the group, read in some ways, which must be equal."""
 
     def close(self) -> None: ...
+
+
+class _Group(NamedTuple):
+    """A group in a snapshot, and the value of its first key."""
+
+    view: AbstractReadOnlyStore
+    name: str
+    keys: Sequence[str]
+    value: str
+
+    @property
+    def mark(self) -> str:
+        return _mark_of(self.name, self.value)
+
+    def queried(self) -> Iterator[str]:
+        """Yield the values in the metadata of keys that have one."""
+        prefix = _mark_of(self.name, "")
+        return (metadata["value"] for key, metadata in self.view.query() if key.startswith(prefix))
+
+    def counted(self) -> str:
+        """Return the value if there are as many keys as it has."""
+        found, right = len(self.view), len(self.keys) + 1 + _has_second(self.value)
+        return self.value if found == right else f"{found} keys instead of {right}"
+
+
+#: The ways to read a group in a snapshot.
+_WAYS: dict[str, Callable[[_Group], Iterable[str | None]]] = {
+    "one by one": lambda group: [text_of(group.view, key) for key in group.keys],
+    "get": lambda group: [group.view.get(key).data.read().decode() for key in group.keys],
+    "multiget": lambda group: read_by_multiget(group.view, group.keys),
+    "multiget_data": lambda group: [each.read().decode() for each in group.view.multiget_data(group.keys)],
+    "get_metadata": lambda group: [group.view.get_metadata(group.mark)["value"]],
+    "multiget_metadata": lambda group: [each["value"] for each in group.view.multiget_metadata([group.mark])],
+    "exists": lambda group: [group.value if group.view.exists(group.mark) else "no key"],
+    "glob": lambda group: [_marked(group.view.glob(f"{group.name}/*"), group.name)],
+    "query": lambda group: group.queried(),
+    "query_keys": lambda group: [_marked(group.view.query_keys(), group.name)],
+    "len": lambda group: [group.counted()],
+}
+
+#: How many of them a look at a snapshot takes.
+_WAYS_AT_ONCE = 4
 
 
 class _Snapshot:
@@ -98,16 +154,17 @@ class _Snapshot:
         self._group = group
         self._keys = keys
 
-    def values(self) -> list[str | None]:
-        """Return the values of the keys, one after the other and at once, and those that searches find."""
-        view, group, prefix = self._view, self._group, _prefix_of(self._group)
-        return [
-            *(text_of(view, key) for key in self._keys),
-            *read_by_multiget(view, self._keys),
-            _marked(view.glob(f"{prefix}*"), group),
-            _marked(view.query_keys(), group),
-            *(metadata["value"] for key, metadata in view.query() if key.startswith(prefix)),
-        ]
+    def values(self, ways: Sequence[str]) -> list[str | None]:
+        """Return the value of a key, and those that the ways give; None for a missing key."""
+        value = text_of(self._view, self._keys[0])
+        group = _Group(self._view, self._group, self._keys, str(value))
+        found = [value]
+        for way in ways:
+            try:
+                found += _WAYS[way](group)
+            except KeyError:
+                found.append(None)
+        return found
 
     def close(self) -> None:
         self._view.close()
@@ -120,8 +177,8 @@ class _Streams:
         opened = zip(_STREAMS, itertools.cycle(keys), strict=False)
         self._streams = [_stream_by(store, method, key) for method, key in opened]
 
-    def values(self) -> list[str | None]:
-        """Return their texts; a stream can be read once."""
+    def values(self, ways: Sequence[str]) -> list[str | None]:
+        """Return their texts; a stream can be read once, in one way."""
         return [None if stream is None else stream.read().decode() for stream in self._streams]
 
     def close(self) -> None:
@@ -192,18 +249,19 @@ class _Open:
 class _Look:
     """Reads a group in what the thread has open."""
 
-    __slots__ = ("_opening", "argument", "key", "name")
+    __slots__ = ("_opening", "_ways", "argument", "key", "name")
 
-    def __init__(self, opening: _Open) -> None:
+    def __init__(self, opening: _Open, ways: Sequence[str]) -> None:
         self.name = _LOOKS[_OPENINGS.index(opening.name)]
         self.key = opening.key
         self.argument = opening.argument
         self._opening = opening
+        self._ways = ways
 
     def run(self, store: Any) -> dict[str, Any]:
         """Return the values of the group, and whether what they are read in was opened for that."""
         view = self._opening.still_open()
-        return {"new": view is None, "values": (view or self._opening.view(store)).values()}
+        return {"new": view is None, "values": (view or self._opening.view(store)).values(self._ways)}
 
 
 class Snapshots(PlainWorkload):
@@ -245,7 +303,7 @@ class Snapshots(PlainWorkload):
                 continue
             ((group, keys),) = self._groups.keys.items()
             if opening is not None and (streams or chance.random() < 0.7):
-                yield _Look(opening)
+                yield _Look(opening, chance.sample(list(_WAYS), _WAYS_AT_ONCE))
                 # A stream is read once.
                 opening = None if streams else opening
                 continue
@@ -260,7 +318,8 @@ class Snapshots(PlainWorkload):
         for group in self._groups.keys:
             left = [str(key) for key in found["left"]]
             found[group].append(_marked(left, group))
-            found["left"] = [key for key in left if not key.startswith(_prefix_of(group))]
+            marks = (_mark_of(group, ""), _second_of(group))
+            found["left"] = [key for key in left if not key.startswith(marks)]
         return found
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
@@ -295,6 +354,6 @@ def _as_reads(opened: Operation | None, look: Operation) -> Iterator[Operation]:
 
 def _check_same(look: Operation, first: Operation) -> Verdict:
     """Compare a read with the first one of the same snapshot."""
-    if first.result["values"] == look.result["values"]:
+    if set(first.result["values"]) == set(look.result["values"]):
         return VALID
     return Verdict("invalid", f"({look}) differs from ({first}), of the same snapshot", (look, first))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
@@ -13,10 +13,10 @@ from latchstore.contract.store import AbstractStore
 _ENDLESS = 2**31
 
 
-def watch_all(store: AbstractStore, pattern: str = "*") -> Any:
+def watch_all(store: AbstractStore, pattern: str = "*", metadata: Mapping[str, Any] | None = None) -> Any:
     """Open a watch that loses no events; None if the store has no watches."""
     watch = getattr(store, "watch", None)
-    return watch(pattern, max_buffer=_ENDLESS) if callable(watch) else None
+    return watch(pattern, metadata, max_buffer=_ENDLESS) if callable(watch) else None
 
 
 def read_to_the_end(

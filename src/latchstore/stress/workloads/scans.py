@@ -57,11 +57,8 @@ _FIRST = {
     (_PLACES, "query_keys"): 4,
     (_PLACES, "query at one place"): 3,
 }
-_FIRST_IN_ORDER = {
-    (_KEYS, "glob in order"): 3,
-    (_PLACES, "query in order"): 5,
-    (_PLACES, "query_keys in order"): 5,
-}
+#: The same for those in order, which take turns.
+_FIRST_IN_ORDER = {(_KEYS, "in order"): 3, (_PLACES, "in order"): 9}
 
 
 class _Move:
@@ -191,10 +188,10 @@ class Scans(TransactionalWorkload):
     """
 
     name = "scans"
-    weight: ClassVar[float] = 13
+    weight: ClassVar[float] = 15
     length: ClassVar[int | None] = 4
 
-    def __init__(self, tokens: int = 3) -> None:
+    def __init__(self, tokens: int = 5) -> None:
         self._tokens = [f"token {number}" for number in range(tokens)]
         self._ordered: bool | None = None
 
@@ -223,15 +220,15 @@ class Scans(TransactionalWorkload):
             number += 1
             beginning = count < _BEGINNING
             tokens, scan = first
+            scans = _ORDERED[tokens] if scan == "in order" else (scan,)
             if not beginning:
                 tokens = chance.choice((_KEYS, _PLACES))
                 scans = _SCANS[tokens] + (_ORDERED[tokens] if self._ordered else ())
-                scan = scans[number % len(scans)]
             if chance.random() < (_MOVING[thread % len(_MOVING)] if beginning else 0.5):
                 name = chance.choices(_MOVES, _WEIGHTS[tokens])[0]
                 yield _Move(name, tokens, f"{thread}.{number}", self._tokens)
             else:
-                yield _Scan(scan, tokens, len(self._tokens))
+                yield _Scan(scans[number % len(scans)], tokens, len(self._tokens))
 
     def finish(self, store: AbstractStore) -> Any:
         """Return the initial and the final tokens."""

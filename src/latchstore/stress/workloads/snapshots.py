@@ -35,6 +35,9 @@ _OPENINGS, _LOOKS = (_SNAPSHOT, _OPEN_STREAMS), (_LOOK, _READ_STREAMS)
 #: Number of actions after which a thread opens snapshots and streams.
 _BEGINNING = 20
 
+#: The most keys that a value has besides its mark.
+_MOST_MORE = 2
+
 #: The fraction of openings that are of streams.
 _STREAMING = 0.35
 
@@ -45,7 +48,7 @@ _WRITING = (0.1, 0.7, 0.4)
 class _Marked(GroupWrite):
     """Writes the group, and a key with the value in its name and metadata, in place of the one before.
 
-    So searches of a snapshot show the value. A second key makes the number of keys change.
+    So searches of a snapshot show the value. Some more keys make the number of keys change.
     """
 
     __slots__ = ()
@@ -69,24 +72,25 @@ def _mark(store: AbstractStore, group: str, value: str) -> None:
         if key != mark:
             store.delete(key)
     store.set_metadata(mark, {"value": value})
-    second = _second_of(group)
-    if _has_second(value):
-        store.from_bytes(second, b"")
-    elif store.exists(second):
-        store.delete(second)
+    for number in range(_MOST_MORE):
+        more = f"{_more_of(group)}{number}"
+        if number < _more_than_the_mark(value):
+            store.from_bytes(more, b"")
+        elif store.exists(more):
+            store.delete(more)
 
 
 def _mark_of(group: str, value: str) -> str:
     return f"{group}/at {value}"
 
 
-def _second_of(group: str) -> str:
-    return f"{group}/second"
+def _more_of(group: str) -> str:
+    return f"{group}/more "
 
 
-def _has_second(value: str) -> bool:
-    """Return whether a value has a second key: every other one."""
-    return value.endswith(tuple("02468"))
+def _more_than_the_mark(value: str) -> int:
+    """Return how many other keys a value has: none, one or two."""
+    return ord(value[-1]) % (_MOST_MORE + 1)
 
 
 def _marked(keys: Iterable[str], group: str) -> str:
@@ -123,7 +127,7 @@ class _Group(NamedTuple):
 
     def counted(self) -> str:
         """Return the value if there are as many keys as it has."""
-        found, right = len(self.view), len(self.keys) + 1 + _has_second(self.value)
+        found, right = len(self.view), len(self.keys) + 1 + _more_than_the_mark(self.value)
         return self.value if found == right else f"{found} keys instead of {right}"
 
 
@@ -142,8 +146,10 @@ _WAYS: dict[str, Callable[[_Group], Iterable[str | None]]] = {
     "len": lambda group: [group.counted()],
 }
 
-#: How many of them a look at a snapshot takes.
-_WAYS_AT_ONCE = 4
+#: Those that each look takes, as they are short and tell little, and how many others it takes.
+_ALWAYS = ("exists", "len")
+_OTHERS = [way for way in _WAYS if way not in _ALWAYS]
+_OTHERS_AT_ONCE = 3
 
 
 class _Snapshot:
@@ -303,7 +309,7 @@ class Snapshots(PlainWorkload):
                 continue
             ((group, keys),) = self._groups.keys.items()
             if opening is not None and (streams or chance.random() < 0.7):
-                yield _Look(opening, chance.sample(list(_WAYS), _WAYS_AT_ONCE))
+                yield _Look(opening, [*_ALWAYS, *chance.sample(_OTHERS, _OTHERS_AT_ONCE)])
                 # A stream is read once.
                 opening = None if streams else opening
                 continue
@@ -318,7 +324,7 @@ class Snapshots(PlainWorkload):
         for group in self._groups.keys:
             left = [str(key) for key in found["left"]]
             found[group].append(_marked(left, group))
-            marks = (_mark_of(group, ""), _second_of(group))
+            marks = (_mark_of(group, ""), _more_of(group))
             found["left"] = [key for key in left if not key.startswith(marks)]
         return found
 

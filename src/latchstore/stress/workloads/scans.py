@@ -160,8 +160,8 @@ class _Scan:
 
 
 def _in_order(store: AbstractStore, limit: int) -> list[tuple[str, dict[str, Any]]]:
-    """Return the first tokens of the second set, with the items of their metadata that matter."""
-    return list(store.query(("token", "move"), scans=_PLACES, order_by="rank", limit=limit))
+    """Return the first tokens of the second set, with their metadata."""
+    return list(store.query(scans=_PLACES, order_by="rank", limit=limit))
 
 
 def _has_order(store: AbstractStore) -> bool:

@@ -23,6 +23,7 @@ from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Change, Entry
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
 from latchstore.engine.edits import Edit, IfRevision
+from latchstore.engine.first_entry import FirstEntry
 from latchstore.engine.inspection import table_of
 from latchstore.engine.locks import ReadWriteLock
 from latchstore.engine.memory import DictMemoryStore
@@ -267,6 +268,8 @@ def check_then_act() -> None:
 
     @replaces(Table, "commit")
     def commit(original: Any, self: Table, edits: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(edits, FirstEntry):
+            return original(self, edits, *args, **options)  # a claim, whose key the commit finds
         unconditional: list[tuple[str, Edit]] = []
         for key, edit in edits:
             if isinstance(edit, IfRevision):

@@ -42,8 +42,11 @@ _SCANS = {
     _PLACES: ("query", "query_keys", "query at one place"),
 }
 
-#: The scans that ask for an order and a limit, if the store has them.
-_ORDERED = {_KEYS: ("glob in order",), _PLACES: ("query in order", "query_keys in order")}
+#: The scans that ask for an order and a limit, if the store has them: most have the shortest window.
+_ORDERED = {
+    _KEYS: ("glob in order",),
+    _PLACES: ("query_keys in order", "query in order", "query_keys in order"),
+}
 
 #: The kinds of scans with which a run begins, and how often: those that look through the keys by themselves
 #: have the shortest windows.
@@ -58,7 +61,7 @@ _FIRST = {
     (_PLACES, "query at one place"): 3,
 }
 #: The same for those in order, which take turns.
-_FIRST_IN_ORDER = {(_KEYS, "in order"): 3, (_PLACES, "in order"): 9}
+_FIRST_IN_ORDER = {(_KEYS, "in order"): 3, (_PLACES, "in order"): 10}
 
 
 class _Move:

@@ -23,6 +23,7 @@ _PAIRS = (
     ("mapping: set", "mapping: pop"),
     ("mapping: update", "mapping: pop"),
     ("mapping: update", "mapping: clear"),
+    ("mapping: update", "mapping: setdefault"),
     ("mapping: setdefault", "mapping: clear"),
     ("mapping: setdefault", _POPITEM),
     ("mapping: set", _POPITEM),
@@ -33,7 +34,7 @@ class Mappings(TransactionalWorkload, Calls):
     """The mapping of a store: get, set, setdefault, pop, popitem, update, clear; linearizable."""
 
     name = "mappings"
-    weight: ClassVar[float] = 7
+    weight: ClassVar[float] = 9
     length: ClassVar[int | None] = 4
     writes: ClassVar[Sequence[str]] = (
         "mapping: set",
@@ -43,7 +44,7 @@ class Mappings(TransactionalWorkload, Calls):
         "mapping: update",
         "mapping: clear",
     )
-    reads: ClassVar[Sequence[str]] = ("mapping: get", "multiget", "exists")
+    reads: ClassVar[Sequence[str]] = ("mapping: get", "multiget", "exists", "multiget")
     # The answers of `setdefault` and `pop` tell what they have met.
     reading_of: ClassVar[Sequence[float]] = (0.6, 0.1, 0.1)
     # A mapping covers the whole store.

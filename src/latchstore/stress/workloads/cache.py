@@ -269,7 +269,7 @@ class CacheWorkload(PlainWorkload):
     """A small cache over a database that others change: nothing stale, nothing expired, never too much."""
 
     name = "cache"
-    weight: ClassVar[float] = 22
+    weight: ClassVar[float] = 26
     length: ClassVar[int | None] = _LENGTH
     # Its database and its clock are objects of one process.
     between_processes = False

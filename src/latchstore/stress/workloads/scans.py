@@ -191,7 +191,7 @@ class Scans(TransactionalWorkload):
     """
 
     name = "scans"
-    weight: ClassVar[float] = 15
+    weight: ClassVar[float] = 20
     length: ClassVar[int | None] = 4
 
     def __init__(self, tokens: int = 5) -> None:

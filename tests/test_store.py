@@ -80,9 +80,8 @@ class TestBases:
 
     def test_what_a_store_has_to_define(self) -> None:
         reading = {"connect", "disconnect", "is_connected", "info", "get", "multiget", "query"}
-        writing = {"set", "delete", "set_data", "set_metadata", "update_metadata", "transaction"}
         assert AbstractReadOnlyStore.__abstractmethods__ == reading
-        assert AbstractStore.__abstractmethods__ == (reading | writing) - {"multiget"}
+        assert AbstractStore.__abstractmethods__ == {"get", "query", "set", "delete", "transaction"}
 
     def test_many_keys_are_one_transaction_of_the_store(self, monkeypatch: pytest.MonkeyPatch) -> None:
         notes = []

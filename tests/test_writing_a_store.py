@@ -36,6 +36,11 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         sys.modules.pop("small_store", None)
 
 
+def test_it_has_at_most_40_lines() -> None:
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 40
+
+
 class SmallStores:
     @pytest.fixture
     def store(self, small_store: Any) -> Iterator[AbstractStore]:

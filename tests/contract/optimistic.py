@@ -31,6 +31,27 @@ def delete_and_set(store: AbstractStore) -> None:
     store.from_bytes("doc/1", b"one")
 
 
+def set_data_and_look(tx: AbstractStore) -> object:
+    tx.set_data("doc/1", b"new")
+    return tx.get_metadata("doc/1")
+
+
+def set_metadata_and_look(tx: AbstractStore) -> object:
+    tx.set_metadata("doc/1", {})
+    return tx.to_bytes("doc/1")
+
+
+def set_delete_and_set_data(tx: AbstractStore) -> None:
+    tx.set("doc/1", (b"", {}))
+    tx.delete("doc/1")
+    tx.set_data("doc/1", b"mine")
+
+
+def set_and_update_metadata(tx: AbstractStore) -> None:
+    tx.set("doc/1", (b"mine", {}))
+    tx.update_metadata("doc/1", {"by": "me"})
+
+
 CHANGES: dict[str, Writing] = {
     "set": lambda store: store.set("doc/1", (b"other", {"kind": "document"})),
     "same data": lambda store: store.from_bytes("doc/1", b"one"),
@@ -56,8 +77,8 @@ READS: dict[str, Reading] = {
     "delete": lambda tx: tx.delete("doc/1"),
     "set, if_revision": lambda tx: tx.set("doc/1", (b"", {}), if_revision=1),
     "delete, if_revision": lambda tx: tx.delete("doc/1", if_revision=1),
-    "set_data and get_metadata": lambda tx: (tx.set_data("doc/1", b"new"), tx.get_metadata("doc/1")),
-    "set_metadata and to_bytes": lambda tx: (tx.set_metadata("doc/1", {}), tx.to_bytes("doc/1")),
+    "set_data and get_metadata": set_data_and_look,
+    "set_metadata and to_bytes": set_metadata_and_look,
 }
 
 
@@ -129,15 +150,8 @@ BLIND: dict[str, Writing] = {
     "multiset_data": lambda tx: tx.multiset_data(["doc/1"], [b"mine"]),
     "multiset_metadata": lambda tx: tx.multiset_metadata(["doc/1"], [{"by": "me"}]),
     "set and get": lambda tx: (tx.set("doc/1", (b"mine", {"by": "me"})), tx.get("doc/1")),
-    "set, delete, set_data": lambda tx: (
-        tx.set("doc/1", (b"", {})),
-        tx.delete("doc/1"),
-        tx.set_data("doc/1", b"mine"),
-    ),
-    "set and update_metadata": lambda tx: (
-        tx.set("doc/1", (b"mine", {})),
-        tx.update_metadata("doc/1", {"by": "me"}),
-    ),
+    "set, delete, set_data": set_delete_and_set_data,
+    "set and update_metadata": set_and_update_metadata,
 }
 
 #: Data and metadata of the key when the others have changed it first.

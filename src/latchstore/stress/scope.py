@@ -5,6 +5,7 @@ Thread safety: only caches change, by single operations of a dict.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -12,7 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from latchstore.programs import PROGRAMS
@@ -49,10 +50,10 @@ _LIBRARIES = tuple(
 class Scope:
     """The files of the code under test.
 
-    By default these are the top-level packages of the subjects: of the module of a function, and of the
-    modules of a class and its base classes. A subject whose module is not in a package adds the modules of
-    the same folder, except for the standard library and ``site-packages``. One that was entered in a REPL
-    adds all functions and classes that were.
+    By default these are the top-level packages of the subjects: of a function and of those that it wraps, and
+    of the modules of a class and its base classes. A subject whose module is not in a package adds the
+    modules of the same folder, except for the standard library and ``site-packages``. One that was entered
+    in a REPL adds all functions and classes that were.
 
     Parameters
     ----------
@@ -83,19 +84,36 @@ class Scope:
         """Add the packages of a class, a function or an object, unless modules were named."""
         if self._named:
             return
-        subject = inspect.unwrap(subject) if callable(subject) else subject
-        classes = subject.__mro__ if isinstance(subject, type) else type(subject).__mro__
-        for cls in () if isinstance(subject, FunctionType) else classes:
-            if cls is subject or cls.__module__ not in _NEVER_INHERITED:
-                self._add_package(sys.modules.get(cls.__module__))
-        self._add_package(inspect.getmodule(subject))
+        for each in functions_of(subject):
+            self._add_code(each)
+        if not isinstance(subject, FunctionType | MethodType):
+            classes = subject.__mro__ if isinstance(subject, type) else type(subject).__mro__
+            for cls in classes:
+                if cls is subject or cls.__module__ not in _NEVER_INHERITED:
+                    self._add_package(sys.modules.get(cls.__module__))
+                    self._add_descriptors(cls)
+            self._add_package(inspect.getmodule(subject))
         self._known.clear()
+
+    def _add_descriptors(self, cls: type) -> None:
+        """Add the packages of properties of others, such as a cached one with a lock."""
+        for value in vars(cls).values():
+            kind = type(value)
+            module = sys.modules.get(kind.__module__)
+            if hasattr(kind, "__get__") and module is not None and not is_of_standard_library(module):
+                self._add_package(module)
+
+    def _add_code(self, function: FunctionType) -> None:
+        """Add the package of a function's code: of a wrapper, `__module__` is that of what it wraps."""
+        module = inspect.getmodule(function.__code__) or sys.modules.get(function.__module__)
+        if module is not None and module.__name__ not in _NEVER_INHERITED:
+            self._add_package(module)
 
     def _add_package(self, module: ModuleType | None) -> None:
         if module is None:
             return
         package = sys.modules.get(module.__name__.partition(".")[0], module)
-        if _is_of_standard_library(package):
+        if is_of_standard_library(package):
             self._add_module(module)  # its file only
         elif getattr(package, "__path__", None):
             self._add_module(package)
@@ -159,10 +177,24 @@ class Scope:
         return any(each is not None and self.traced(each.__code__) for each in functions)
 
 
+def functions_of(subject: Any) -> Iterator[FunctionType]:
+    """Yield the functions that a callable consists of: itself, and those that it wraps; none of a class."""
+    seen: set[int] = set()
+    while callable(subject) and not isinstance(subject, type) and id(subject) not in seen:
+        seen.add(id(subject))
+        if isinstance(subject, FunctionType):
+            yield subject
+        if isinstance(subject, functools.partial):
+            subject = subject.func
+        else:
+            subject = getattr(subject, "__func__", None) or getattr(subject, "__wrapped__", None)
+
+
 def _function_of(value: Any) -> FunctionType | None:
     value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
     return value if isinstance(value, FunctionType) else None
 
 
-def _is_of_standard_library(module: ModuleType) -> bool:
+def is_of_standard_library(module: ModuleType) -> bool:
+    """Return whether a module is part of the standard library."""
     return module.__name__.partition(".")[0] in sys.stdlib_module_names

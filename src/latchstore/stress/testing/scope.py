@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
-from latchstore.stress.scope import Scope
+from latchstore.stress.scope import Scope, functions_of, is_of_standard_library
 from latchstore.stress.testing.definition import Definition
 
 
@@ -32,8 +33,18 @@ class TestScope(Scope):
         kind = type(subject)
         test.teardown(subject)
         super().__init__(subject, modules=test.modules)
-        self._names = tuple(test.modules) or (kind.__module__,)
-        self.switched: bool = bool(test.modules) or self.has_python(kind)
+        kinds = [kind]
+        if kind.__module__ in (type(test).__module__, "builtins", "types"):
+            # Made for the test, to hold what is under test.
+            for each in held_by(subject):
+                self.add(each)
+                kinds.append(type(each))
+        self._names = tuple(test.modules) or tuple(dict.fromkeys(each.__module__ for each in kinds))
+        self.switched: bool = (
+            bool(test.modules)
+            or any(map(self.has_python, kinds))
+            or any(self.traced(each.__code__) for each in functions_of(subject))
+        )
         # `make` may create locks through this module.
         self._of_test = sys.modules.get(type(test).__module__)
 
@@ -47,3 +58,21 @@ class TestScope(Scope):
         yield from super().modules()
         if self._of_test is not None:
             yield self._of_test
+
+
+def held_by(subject: Any) -> Iterator[object]:
+    """Yield the objects of third-party classes in the attributes and items of an object.
+
+    For builtin containers, which are nothing by themselves, also those of classes of the standard library.
+    """
+    held: list[object] = list(getattr(subject, "__dict__", {}).values())
+    if isinstance(subject, tuple | list | set | frozenset):
+        held += subject
+    elif isinstance(subject, dict):
+        held += subject.values()
+    for each in held:
+        module = sys.modules.get(type(each).__module__)
+        if module is None or module.__name__ == "builtins":
+            continue
+        if type(subject).__module__ == "builtins" or not is_of_standard_library(module):
+            yield each

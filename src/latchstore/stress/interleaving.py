@@ -59,7 +59,10 @@ def interruptions(steps: Sequence[Step]) -> list[Interruption]:
             before = [each for each in before if _may_change(each)]
             changes = [(other.thread, access) for other in between for access in seen(other) if before]
         if changes:
-            found.append(Interruption(step, before[-1] if before else None, tuple(changes[:_NAMED])))
+            # A loop repeats its accesses.
+            named = {(thread, each.does, each.text, each.where): (thread, each) for thread, each in changes}
+            first = tuple(named.values())[:_NAMED]
+            found.append(Interruption(step, before[-1] if before else None, first))
     return found
 
 

@@ -396,3 +396,14 @@ def test_the_public_names() -> None:
         assert name in dir(latchstore.stress)
     with pytest.raises(AttributeError, match="no attribute 'Tests'"):
         getattr(latchstore.stress, "Tests")  # noqa: B009
+
+
+@pytest.mark.parametrize("name", ["run", "state", "describe"])
+def test_an_operation_has_no_name_of_test(name: str) -> None:
+    def call(self: Any, subject: Any) -> None:
+        """Nothing."""
+
+    with pytest.raises(
+        TypeError, match=f"OwnTest.{name} cannot be an operation.* name it do_{name}, for example"
+    ):
+        type("OwnTest", (Test,), {name: operation()(call)})

@@ -5,6 +5,7 @@ Thread safety: an `Answer` is immutable; the thread that makes a call writes its
 
 from __future__ import annotations
 
+import re
 import reprlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from latchstore.stress.testing.program import Call
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 _repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = _repr.maxdeque = 10
+
+#: The address of an object in its repr: it says nothing to a reader, and differs from run to run.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 #: Maximum characters of an exception in reports.
 _LONGEST = 300
@@ -131,6 +135,16 @@ class Break:
     states: tuple[str, ...] = ()
 
 
+def shown(value: object) -> str:
+    """Return a short text of a value for reports."""
+    return _ADDRESS.sub("", _repr.repr(value))
+
+
+def _is_plain(value: object) -> bool:
+    kind = type(value)
+    return kind.__module__ in ("builtins", "collections") and kind is not object and not callable(value)
+
+
 def answer_of(test: Definition, call: Call, subject: Any) -> Answer:
     """Make a call on an object, and return its answer."""
     try:
@@ -143,7 +157,7 @@ def answer_of(test: Definition, call: Call, subject: Any) -> Answer:
 def answer_or_error(test: Definition, result: Any = None, error: BaseException | None = None) -> Answer:
     """Return a result or an exception as an answer."""
     if error is None:
-        return Answer(("returned", test.describe(result)), _repr.repr(result), result)
+        return Answer(("returned", test.describe(result)), shown(result), result)
     described = test.describe_error(error)
     text = f"raises {type(error).__name__}"
     text = f"{text}: {error}" if str(error) else text
@@ -169,7 +183,7 @@ def told_apart(one: Answer, other: Answer) -> tuple[str, str]:
 def state_of(test: Definition, subject: Any) -> Answer:
     """Return the final state of an object, as an answer."""
     state = test.state(subject)
-    return Answer(("returned", test.describe(state)), _repr.repr(state))
+    return Answer(("returned", test.describe(state)), shown(state))
 
 
 def shown_state(test: Definition, subject: Any) -> Answer:
@@ -179,9 +193,9 @@ def shown_state(test: Definition, subject: Any) -> Answer:
             return state_of(test, subject)
     except Exception:  # a state may be invalid between two calls
         return Answer(("returned", None), "")
-    shown = (
-        f"{name}={_repr.repr(value)}"
+    attributes = (
+        f"{name}={shown(value)}"
         for name, value in (attributes_of(subject) or {}).items()
-        if type(value).__module__ in ("builtins", "collections") and not callable(value)
+        if _is_plain(value) and not name.startswith("__")
     )
-    return Answer(("returned", None), ", ".join(shown))
+    return Answer(("returned", None), ", ".join(attributes))

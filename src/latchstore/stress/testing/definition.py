@@ -129,6 +129,16 @@ class Definition:
     modules: ClassVar[Sequence[str]] = ()
     model: ClassVar[Model[Any, Any, Any] | None] = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse operations with names that this class uses itself, such as ``run`` or ``state``."""
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            if hasattr(value, _OPERATION) and any(hasattr(base, name) for base in _own_bases(cls)):
+                raise TypeError(
+                    f"{cls.__qualname__}.{name} cannot be an operation, as Test uses this name itself: "
+                    f"name it do_{name}, for example"
+                )
+
     def make(self) -> Any:
         """Return a new object under test; called by one thread."""
         raise NotImplementedError(
@@ -171,6 +181,11 @@ class Definition:
     def describe_error(self, error: BaseException) -> object:
         """Return a comparable description of an operation's exception; by default its class."""
         return type(error)
+
+
+def _own_bases(cls: type) -> list[type]:
+    """Return the bases of a test that are not users' classes."""
+    return [base for base in cls.__mro__ if base.__module__.startswith("latchstore.stress.")]
 
 
 def has_operations(kind: type[Definition]) -> bool:

@@ -80,12 +80,13 @@ class CooperativeLock:
         the wait.
     """
 
+    only_holder_releases = False  # any thread can release it
+
     def __init__(
         self, task: Task | None, label: str, owner: object | None = None, for_waiting: bool = False
     ) -> None:
         self.holder: Task | None = None
-        # Acquired by threads that are not controlled: code under test may keep locks that it made in a run.
-        self._real = _Lock()
+        self._real = _Lock()  # for threads that are not controlled: code may keep the locks of a run
         self.for_waiting = for_waiting
         self.label = label
         self.owner: object = self if owner is None else owner
@@ -165,16 +166,17 @@ class CooperativeLock:
 class CooperativeRLock(CooperativeLock):
     """Replaces ``threading.RLock``."""
 
+    only_holder_releases = True
+
     def __init__(self, task: Task | None, label: str) -> None:
         super().__init__(task, label)
         self._count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         task = current_task() or _outside.task
-        if self.holder is not task and not super().acquire(blocking, timeout):
-            return False
-        self._count += 1
-        return True
+        acquired = self.holder is task or super().acquire(blocking, timeout)
+        self._count += acquired
+        return acquired
 
     __enter__ = acquire
 

@@ -71,6 +71,8 @@ class Execution:
         Where each thread was (file and line) when it lost its turn, if `recording` was set. Threads have the
         numbers of the bodies; threads that the code under test started have the following numbers.
     lock_edges : list of LockEdge
+    kept_lock : bool
+        Whether the only problem is that a thread ended without releasing a lock.
     started : int
         Number of threads that the code under test started.
     finished : object
@@ -84,6 +86,7 @@ class Execution:
     points: int = 0
     steps: list[Step] = field(default_factory=list)
     lock_edges: list[LockEdge] = field(default_factory=list)
+    kept_lock: bool = False
     started: int = 0
     finished: object = None
 
@@ -257,6 +260,8 @@ def run_schedule(
     finally:
         logging.disable(logging.NOTSET)
     execution.problems = _problems(scheduler, ended, timeout)
+    if not execution.problems and (kept := scheduler.kept_locks()):
+        execution.problems, execution.kept_lock = [kept], True
     execution.ended = stage.ended
     execution.blocked = scheduler.blocked
     execution.turns, execution.points = scheduler.turns, scheduler.now
@@ -271,9 +276,6 @@ def _problems(scheduler: Scheduler, ended: bool, timeout: float) -> list[Problem
     if not ended and not problems:
         faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
         problems.append(Problem("hang", f"no end after {timeout:g} s\n{scheduler.table()}"))
-    if not problems:
-        kept = scheduler.kept_locks()
-        problems = [kept] if kept else []
     return problems
 
 

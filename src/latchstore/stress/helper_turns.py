@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
+from latchstore.stress.standstill import circle_of_locks
 from latchstore.stress.tasks import Task, TaskExit
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 #: clock. More points than a thread needs for one piece of work, such as calling a listener: if it slept in
 #: the middle of that, it would meet no writer in the middle of a commit.
 _HELPER_TURN, _HELPER_SLEEP = 2_000, 1e-3
+
+#: Points after which a thread passes its turn on whatever the strategy plans: it may spin until another one
+#: has done something.
+LONGEST_TURN = 20_000
+
+#: Points for which threads may wait for each other's locks while others go on: any thread may release a lock,
+#: as the last reader releases what the first one has acquired.
+_DOUBT = 10_000
 
 #: Checks of a waiting helper after which it is set aside.
 LOOKS_AT_HELPER = 1
@@ -45,11 +54,14 @@ class HelperTurns:
     next_choice: float
     now: int
     _due: float
+    #: The point at which threads that wait for each other's locks still do so if it is a deadlock.
+    _doubt_at: float = inf
     _ending: bool
     _jumped: float
     _limit: int
     _running: Task | None
     _strategy: Strategy
+    _turn_began: int
 
     def point_of_helper(self, task: Task) -> None:
         """Let others continue if a helper has had many points, even where the strategy is not consulted."""
@@ -125,7 +137,30 @@ class HelperTurns:
 
     def _end_turn_at(self, end: float | None) -> None:
         if end is not None and not self.free:
-            self._ask_at(min(end, self._limit + 1))
+            self._ask_at(min(end, self.now + LONGEST_TURN, self._doubt_at, self._limit + 1))
+
+    def _fair(self, task: Task, chosen: Task) -> Task:
+        """Return the chosen task, or another one if the running one would have the turn for too long."""
+        if chosen is not task or self.now - self._turn_began < LONGEST_TURN:
+            return chosen
+        ready = self.ready()
+        return ready[(ready.index(task) + 1) % len(ready)]
+
+    def _closed_circle(self, task: Task, what: object) -> str:
+        """Return the circle of locks that a wait closes, as text; empty if another thread may open it.
+
+        That one has some time for it: see `_lasting_circle`.
+        """
+        stuck = circle_of_locks(task, what, owned=True)
+        if not stuck and self._doubt_at == inf and circle_of_locks(task, what, owned=False):
+            self._doubt_at = self.now + _DOUBT
+        return stuck
+
+    def _lasting_circle(self) -> str:
+        """Return a circle of locks that no thread has opened for long, as text."""
+        self._doubt_at = inf
+        found = (circle_of_locks(each, each.waiting, owned=False) for each in self.tasks)
+        return next(filter(None, found), "")
 
     def _chosen_of(self, ready: Sequence[Task]) -> Task:
         """Return the next task when the running one cannot continue."""
@@ -135,7 +170,7 @@ class HelperTurns:
         self.pinned += 1  # the strategy may call code under test
         chosen = self._strategy.choose(None, ready)
         self.pinned -= 1
-        self._ask_at(min(self._strategy.next_choice(self.now), self._limit + 1))
+        self._end_turn_at(self._strategy.next_choice(self.now))
         return chosen
 
     def _time_out(self, task: Task) -> None:

@@ -1,7 +1,8 @@
 """Detects and describes threads that block on something outside the scheduler's control.
 
 Only one thread of a run executes at a time. If it stays in the same call for a second and uses no processor
-time, it is blocked; the scheduler then ends the run, as nothing else would.
+time, it is blocked; the scheduler then ends the run, as nothing else would. So it is if it stays there for
+longer, and uses hardly any: C code may wait by short sleeps, as SQLite does for a lock on a file.
 
 Thread safety: called by a thread outside the run. It reads frames of threads that are stopped, and evaluates
 only names, attributes and items of builtin containers.
@@ -33,6 +34,9 @@ LOOK_EVERY = 0.15
 #: Checks after which a thread that is still in the same call counts as blocked.
 _LOOKS = 5
 
+#: Checks, and the share of processor time, of a thread that waits by short sleeps.
+_LOOKS_AT_SLEEPS, _SHARE = 12, 0.1
+
 #: Seconds of processor time that a blocked thread may use: the precision of the clock.
 _IDLE = 0.02
 
@@ -59,18 +63,34 @@ class RealWaitWatch:
     def __init__(self) -> None:
         self._last: tuple[object, ...] = ()
         self._looks = 0
+        # The call of the thread at the last checks, and the real and processor time at the first of these.
+        self._call: tuple[object, ...] = ()
+        self._begin = self._used = 0.0
+        self._looks_at_call = 0
 
     def is_blocked(self, ident: int, native: int, now: int, looks: int = _LOOKS) -> bool:
         """Return whether a thread was in the same call for this many checks, at the same point of the run."""
         frame = frames_of_threads().get(ident)
         asleep = _sleep_of(ident, native)
         if frame is None or asleep is None or frame.f_globals.get("__name__") == _SCHEDULER:
-            self._last = ()
+            self._last = self._call = ()
             return False
-        seen = (ident, now, id(frame), frame.f_lasti, asleep)
+        call = (ident, now, id(frame), frame.f_lasti)
+        seen = (*call, asleep)
         self._looks = self._looks + 1 if seen == self._last else 0
         self._last = seen
-        return self._looks >= looks
+        return self._looks >= looks or self._naps(call, ident)
+
+    def _naps(self, call: tuple[object, ...], ident: int) -> bool:
+        """Return whether a thread slept in one call at many checks, and used hardly any processor time."""
+        used = _processor_time(ident)
+        if used is None:
+            return False
+        if call != self._call:
+            self._call, self._begin, self._used, self._looks_at_call = call, time.monotonic(), used, 0
+        self._looks_at_call += 1
+        elapsed = time.monotonic() - self._begin
+        return self._looks_at_call > _LOOKS_AT_SLEEPS and used - self._used < _SHARE * elapsed
 
 
 def _sleep_of(ident: int, native: int) -> object:
@@ -82,19 +102,20 @@ def _sleep_of(ident: int, native: int) -> object:
     try:
         status = Path(f"/proc/self/task/{native}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return _processor_time(ident)  # not on Linux
+        used = _processor_time(ident)  # not on Linux
+        return None if used is None else round(used / _IDLE)
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     if fields.get("State", " R").strip()[:1] not in "SD":
         return None
     return fields.get("voluntary_ctxt_switches"), fields.get("nonvoluntary_ctxt_switches")
 
 
-def _processor_time(ident: int) -> object:
-    """Return the processor time of a thread; None where the system does not provide it."""
+def _processor_time(ident: int) -> float | None:
+    """Return the processor time of a thread, in seconds; None where the system does not provide it."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return None
     try:
-        return round(time.clock_gettime(time.pthread_getcpuclockid(ident)) / _IDLE)
+        return time.clock_gettime(time.pthread_getcpuclockid(ident))
     except OSError:
         return None
 

@@ -36,14 +36,7 @@ from latchstore.stress.lock_order import LockOrder, frame_outside
 from latchstore.stress.real_waits import LOOK_EVERY, RealWaitWatch, describe_wait
 from latchstore.stress.recorder import StepRecorder
 from latchstore.stress.result import Problem, Step
-from latchstore.stress.standstill import (
-    Blocked,
-    blocked_of,
-    circle_of_locks,
-    nobody_wakes,
-    stuck_on_locks,
-    table_of,
-)
+from latchstore.stress.standstill import Blocked, blocked_of, nobody_wakes, stuck_on_locks, table_of
 from latchstore.stress.tasks import TASKS, Task, TaskExit, Turn
 from latchstore.stress.tracing import Tracer
 
@@ -61,7 +54,7 @@ _LONGEST_NAP = 64
 _BETWEEN_NAPS = 100
 
 #: How often the clock may jump to the deadline of each waiting thread without any effect.
-_FRUITLESS_JUMPS = 100
+_FRUITLESS_JUMPS = 500
 
 #: How often a thread that must end may continue.
 _PATIENCE = 50
@@ -223,7 +216,7 @@ class Scheduler(HelperTurns):
         """Let the strategy choose from now on."""
         self.free = False
         self._turn_began = self.now
-        self._ask_at(self._strategy.next_choice(self.now))
+        self._end_turn_at(self._strategy.next_choice(self.now))
 
     def hold(self) -> None:
         """Let tasks switch only where they must."""
@@ -312,12 +305,14 @@ class Scheduler(HelperTurns):
             return
         if self.now > self._limit:
             self.fail(Problem("hang", f"no end after {self._limit:,} points\n{self.table()}"))
+        if self.now >= self._doubt_at and (stuck := self._lasting_circle()):
+            self.fail(Problem("deadlock", f"{stuck}\n{self.table()}"))
         clock = self.clock()
         for each in self.tasks:
             if each.asleep and each.deadline is not None and each.deadline <= clock:
                 self._time_out(each)
-        chosen = self._strategy.choose(task, self.ready())
-        self._ask_at(min(self._strategy.next_choice(self.now), self._limit + 1))
+        chosen = self._fair(task, self._strategy.choose(task, self.ready()))
+        self._end_turn_at(self._strategy.next_choice(self.now))
         if chosen is not task:
             self._hand_over(task, chosen)
 
@@ -329,11 +324,9 @@ class Scheduler(HelperTurns):
             if task.aside:
                 self.come_back(task)
             self._refuse_if_ending(task)
-            if timeout is None:
-                stuck = circle_of_locks(task, what)
-                if stuck:
-                    task.waiting = what
-                    self.fail(Problem("deadlock", f"{stuck}\n{self.table()}"))
+            if timeout is None and (stuck := self._closed_circle(task, what)):
+                task.waiting = what
+                self.fail(Problem("deadlock", f"{stuck}\n{self.table()}"))
             task.polled = 0
             task.waiting = what
             task.deadline = None if timeout is None or timeout < 0 else self.clock() + timeout
@@ -411,7 +404,8 @@ class Scheduler(HelperTurns):
         first = [deadline for each, deadline in deadlines.items() if each.jumps < _FRUITLESS_JUMPS]
         if deadlines and not first:
             numbers = ", ".join(str(each.shown) for each in deadlines)
-            stuck = stuck or f"threads wait repeatedly for something that no thread does: {numbers}"
+            repeatedly = f"threads wait repeatedly for something that no thread does: {numbers}"
+            stuck = stuck_on_locks(self.tasks, certain=False) or repeatedly
         if stuck or not first:
             self.fail(Problem("deadlock", f"{stuck or nobody_wakes(self.tasks)}\n{self.table()}"))
         self._jumped += max(0.0, min(first) - self.clock())

@@ -87,9 +87,14 @@ def fewer_switches(run: R, again: Callable[[Replay], R], deadline: float = inf) 
     return run
 
 
-def first_failure(runs: Iterable[R]) -> R | None:
-    """Return the first failing run, if any; later ones are not made."""
-    return next((run for run in runs if run.failed), None)
+def first_failure(runs: Iterable[R], deadline: float = inf) -> R | None:
+    """Return the first failing run before the deadline, if any; later ones are not made."""
+    for run in runs:
+        if run.failed:
+            return run
+        if time.monotonic() > deadline:
+            break
+    return None
 
 
 def _interruptions(run: Outcome) -> int:

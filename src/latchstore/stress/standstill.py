@@ -69,24 +69,38 @@ def table_of(blocked: Sequence[Blocked]) -> str:
     )
 
 
-def stuck_on_locks(tasks: Sequence[Task]) -> str:
-    """Return which threads wait for locks that are never released, as text; empty if there are none."""
-    for task in tasks:
-        found = _stuck_from(task, task.waiting, timeouts=True)
-        if found:
-            return found
-    return ""
+def stuck_on_locks(tasks: Sequence[Task], certain: bool = True) -> str:
+    """Return which threads wait for locks that are never released, as text; empty if there are none.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    certain : bool
+        Whether to say so only if no other thread can continue after a timeout: it could release the lock, as
+        the last reader releases what the first has acquired.
+    """
+    found = {task: _stuck_from(task, task.waiting, timeouts=True) for task in tasks}
+    if certain and any(each.deadline is not None and not text for each, text in found.items()):
+        return ""
+    return next(filter(None, found.values()), "")
 
 
-def circle_of_locks(task: Task, what: object) -> str:
-    """Return the cycle of waits that a task is about to close, as text; empty if there is none."""
-    return _stuck_from(task, what, timeouts=False)
+def circle_of_locks(task: Task, what: object, owned: bool) -> str:
+    """Return the cycle of waits that a task is part of if it waits for something, as text; empty if none.
+
+    Parameters
+    ----------
+    task, what : Task and object
+    owned : bool
+        Whether only locks count that nobody but the holder can release.
+    """
+    return _stuck_from(task, what, timeouts=False, owned=owned)
 
 
-def _stuck_from(task: Task, what: object, timeouts: bool) -> str:
+def _stuck_from(task: Task, what: Any, timeouts: bool, owned: bool = False) -> str:
     seen = [task]
     each = task
-    while (holder := holder_of(what)) is not None:
+    while (holder := holder_of(what)) is not None and (what.only_holder_releases or not owned):
         if holder.done:
             return f"thread {each.shown} waits for a lock that thread {holder.shown} never releases"
         if holder in seen:

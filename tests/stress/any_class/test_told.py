@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from latchstore.stress import Test, operation
 from latchstore.stress.junit import write_junit
 from latchstore.stress.report import report_html
 from latchstore.stress.result import Problem
+from latchstore.stress.shrinking import first_failure
 from latchstore.stress.testing.answers import Answer, told_apart
 from latchstore.stress.testing.execution import Run
 from latchstore.stress.testing.exploration import Report
@@ -162,3 +164,44 @@ def test_a_run_that_proves_nothing_is_no_failure_for_build_servers(tmp_path: Pat
     assert tree.find(".//failure") is None
     assert tree.find(".//error[@message='blocked']") is not None
     assert "<h1>unknown: blocked</h1>" in report_html(result_of(report)).replace(' class="unknown"', "")
+
+
+class Writing(Summer):
+    """Reads a sum while another thread writes it in a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items = [0]
+
+    def add(self, number: int) -> int:
+        found = self.total
+        for _ in range(5):
+            self.items.append(number)
+        self.total = found + number
+        return self.total
+
+
+def test_accesses_of_a_loop_are_told_once() -> None:
+    class WritingTest(SummerTest):
+        __test__ = False
+
+        def make(self) -> Any:
+            return Writing()
+
+    told = str(WritingTest.run())
+    assert "would give 4, but it gave 2" in told
+    places = told.partition("where to look:\n")[2].partition("\n\n")[0].split("\n  thread")
+    appended = [place.count("calls self.items.append(number)") for place in places]
+    assert max(appended) == 1
+
+
+def test_after_the_deadline_no_more_runs_are_made() -> None:
+    made: list[Run] = []
+
+    def runs() -> Iterator[Run]:
+        for _ in range(3):
+            made.append(Run([]))
+            yield made[-1]
+
+    assert first_failure(runs(), deadline=0.0) is None
+    assert len(made) == 1

@@ -42,6 +42,10 @@ class Run:
     problems : list of Problem
     stuck : bool
         Whether calls wait forever.
+    kept_lock : bool
+        Whether the only problem is that a thread ended without releasing a lock.
+    cycle : Problem or None
+        Locks were acquired in a cycle, without a deadlock in this run.
     turns : list of Turn
     points : int
     steps : list of Step
@@ -59,6 +63,8 @@ class Run:
     state: Answer | None = None
     problems: list[Problem] = field(default_factory=list)
     stuck: bool = False
+    kept_lock: bool = False
+    cycle: Problem | None = None
     turns: list[Turn] = field(default_factory=list)
     points: int = 0
     steps: list[Step] = field(default_factory=list)
@@ -206,9 +212,12 @@ def run_scheduled(
         play.bodies, strategy, scope, finish=play.finish, seed=program.seed, recording=recording
     )
     run = play.run()
-    run.stuck = _waits_for_no_lock(execution)
-    if not run.stuck and not run.problems:
-        run.problems.extend(execution.problems)
+    run.stuck, run.kept_lock = _waits_forever(execution), execution.kept_lock
+    for problem in execution.problems:
+        if problem.kind == "lock order":
+            run.cycle = problem
+        elif not run.problems and not _waits_for_no_lock(execution):
+            run.problems.append(problem)
     run.turns, run.points = execution.turns, execution.points
     run.among_started = execution.started > 0 and not overlapped(run.records)
     steps = execution.steps
@@ -225,10 +234,14 @@ def overlapped(records: Sequence[Record]) -> bool:
     )
 
 
+def _waits_forever(execution: Execution) -> bool:
+    """Return whether the run ended because no thread could continue."""
+    return bool(execution.blocked) and any(problem.kind == "deadlock" for problem in execution.problems)
+
+
 def _waits_for_no_lock(execution: Execution) -> bool:
-    """Return whether the run ended because no thread could continue, without locks as the reason."""
-    deadlocked = any(problem.kind == "deadlock" for problem in execution.problems)
-    return deadlocked and bool(execution.blocked) and all(each.held_by is None for each in execution.blocked)
+    """Return whether that is so without locks as the reason."""
+    return _waits_forever(execution) and all(each.held_by is None for each in execution.blocked)
 
 
 # -- on native threads -------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ Thread safety: one exploration at a time in a process, as it replaces the standa
 
 from __future__ import annotations
 
+import functools
 import gc
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -23,13 +24,13 @@ from latchstore.stress.models import REFUSED
 from latchstore.stress.scheduler import Strategy
 from latchstore.stress.shrinking import fewer_calls, first_failure
 from latchstore.stress.strategies import seed_of
-from latchstore.stress.testing.answers import UNKNOWN_ANSWER, WAITS, Answer, Break, Record
+from latchstore.stress.testing.answers import UNKNOWN_ANSWER, WAITS, Break, Record, told_apart
 from latchstore.stress.testing.checking import check, states_of
 from latchstore.stress.testing.definition import Definition, check_numbers, invariants_of, operations_of
 from latchstore.stress.testing.execution import Run, run_native, run_scheduled, switching_often
 from latchstore.stress.testing.program import Call, Program, ProgramSource
 from latchstore.stress.testing.scope import TestScope
-from latchstore.stress.testing.shrinking import shrunk, shrunk_by_trying, strategy_of
+from latchstore.stress.testing.shrinking import LONGEST, shrunk, shrunk_by_trying, strategy_of
 from latchstore.stress.testing.specification import Specification
 from latchstore.stress.testing.spelling import check_spelling
 from latchstore.stress.testing.wording import report_text
@@ -101,6 +102,8 @@ class Report:
         The first call that raised an exception, and the exception.
     overlaps : Counter
         Number of overlaps by pair of operations.
+    cycles : list of str
+        In which cycles locks were acquired, without a deadlock.
     command : str
         Shell command that repeats the schedule; a line of Python if the test was entered in a REPL.
 
@@ -128,6 +131,7 @@ class Report:
     raised: Counter[str] = field(default_factory=Counter)
     first_raised: str = ""
     overlaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    cycles: list[str] = field(default_factory=list)
     command: str = ""
 
     @property
@@ -205,10 +209,14 @@ class _Exploration:
         self._is_async = any(each.is_async for each in self._operations)
         # Tasks of a loop need no scope: they switch where they wait.
         self._scope = None if self._is_async else TestScope(test)
+        # Whether there is code in which threads can be switched under control.
+        self._is_switched = self._scope is not None and self._scope.switched
         # The operations that were found to wait.
         self._waiting: set[str] = set()
         # The operations that were in a controlled schedule, which shows whether they wait.
         self._controlled: set[str] = set()
+        # Seconds that the reduction of a failure may take.
+        self._reduction = LONGEST
         # A new one for each program.
         self._specification: Specification
         self._report = Report(
@@ -228,6 +236,7 @@ class _Exploration:
 
     def run(self, seconds: float, most: int | None, progress: Callable[[Report], None] | None) -> Report:
         report, begun = self._report, time.monotonic()
+        self._reduction = min(seconds, LONGEST)
         with self._open():
             for number in range(10**12):
                 if self._try(seed_of(self._seed, number), number, only=most == 1):
@@ -235,7 +244,7 @@ class _Exploration:
                 report.seconds = time.monotonic() - begun
                 if progress is not None:
                     progress(report)
-                if report.seconds >= seconds or (most is not None and number + 1 >= most):
+                if report.seconds >= seconds or (most is not None and report.schedules >= most):
                     break
         report.seconds = time.monotonic() - begun
         if self._scope is not None:
@@ -292,49 +301,72 @@ class _Exploration:
             smaller, run = fewer_calls(program, run, lambda tried, _: self._sequential_defect(tried))
             self._report_end("invalid", seed, smaller, run)
             return True
-        if native and self._may_wait(program, chance):
-            return False  # only a timeout could detect that such a call waits
-        run = self._first_run(program, chance, native)
+        run = self._native_run(program, only) if native else self._first_run(program, chance)
+        if run is None:
+            return False
         report.count(program, run)
-        self._note_waits(program, run, native)
-        if native and (run.failed or only):
-            # Not the generator from which earlier schedules may have made this one draw.
-            chance = Random(f"control {seed}")  # noqa: S311 (nothing secret)
-            run = self._under_control(program, chance) or run
+        self._note_waits(program, run)
+        if (run.native and run.failed) or self._is_new_cycle(run):
+            run = self._under_control(program) or run
         if not run.failed:
             return False
         if run.is_blocked:
             self._report_end("unknown", seed, program, run)
             return True
+        seconds = self._reduction
         if run.native:
-            program, run = shrunk_by_trying(program, run, self._run_native)
+            program, run = shrunk_by_trying(program, run, self._run_native, seconds)
         elif self._is_async:
-            program, run = shrunk_by_trying(program, run, lambda smaller: self._run_async(smaller, chance))
+            again = functools.partial(self._run_async, chance=chance)
+            program, run = shrunk_by_trying(program, run, again, seconds)
         else:
-            program, run = shrunk(program, run, self._run, chance)
+            program, run = shrunk(program, run, self._run, chance, seconds)
         self._report_end("invalid", seed, program, run)
         return True
 
-    def _under_control(self, program: Program, chance: Random) -> Run | None:
+    def _native_run(self, program: Program, only: bool) -> Run | None:
+        """Run a program on native threads; under control if calls may wait, which only a timeout could tell.
+
+        None if they may wait, and there is no code in which threads can be switched.
+        """
+        if self._may_wait(program):
+            return self._run(program, strategy_of(_control(program))) if self._is_switched else None
+        # The command that repeats a failure has to find it again as the run that printed it did.
+        return (self._under_control(program) if only else None) or self._run_native(program)
+
+    def _under_control(self, program: Program) -> Run | None:
         """Return a failing run under control of a program of native threads, if one is found.
 
         It shows the place, and the same seed finds it again.
         """
-        if self._scope is None or not self._scope.switched:
+        if not self._is_switched:
             return None
-        run = first_failure(self._run(program, strategy_of(chance)) for _ in range(_CONTROLLED))
+        chance = _control(program)
+        runs = (self._run(program, strategy_of(chance)) for _ in range(_CONTROLLED))
+        run = first_failure(runs, time.monotonic() + self._reduction)
         return None if run is None or run.is_blocked else run
 
-    def _may_wait(self, program: Program, chance: Random) -> bool:
+    def _is_new_cycle(self, run: Run) -> bool:
+        """Return whether a run has acquired locks in a cycle, as no run before.
+
+        That is no failure: another lock, or a count, may keep the threads from waiting for each other. So
+        that is looked for under control.
+        """
+        if run.failed or run.cycle is None or run.cycle.text in self._report.cycles:
+            return False
+        self._report.cycles.append(run.cycle.text)
+        return True
+
+    def _may_wait(self, program: Program) -> bool:
         """Return whether a call of a program waits; new calls are tried under control first."""
         names = {call.name for call in program.calls()}
-        if self._scope is not None and self._scope.switched and names - self._controlled:
-            self._note_waits(program, self._run(program, strategy_of(chance)), native=False)
+        if self._is_switched and names - self._controlled:
+            self._note_waits(program, self._run(program, strategy_of(_control(program))))
         return not names.isdisjoint(self._waiting)
 
-    def _note_waits(self, program: Program, run: Run, native: bool) -> None:
+    def _note_waits(self, program: Program, run: Run) -> None:
         self._waiting.update(record.call.name for record in run.records if record.end is None)
-        if not native:
+        if not run.native:
             self._controlled.update(call.name for call in program.calls())
 
     def _report_end(self, answer: VerdictAnswer, seed: int, program: Program, run: Run) -> None:
@@ -359,10 +391,8 @@ class _Exploration:
             return False
         return not self._scope.switched or chance.randrange(NATIVE) == 0
 
-    def _first_run(self, program: Program, chance: Random, native: bool) -> Run:
-        if self._is_async:
-            return self._run_async(program, chance)
-        return self._run_native(program) if native else self._run(program, strategy_of(chance))
+    def _first_run(self, program: Program, chance: Random) -> Run:
+        return self._run_async(program, chance) if self._is_async else self._run(program, strategy_of(chance))
 
     def _run_async(self, program: Program, chance: Random) -> Run:
         from latchstore.stress.testing.async_execution import run_async
@@ -381,15 +411,18 @@ class _Exploration:
 
     def _judged(self, run: Run) -> Run:
         """Record the problem of a run, if it has one."""
-        if run.problems:
-            problem = run.problems[0]
-            run.reason = f"{problem.kind}: {problem.text.splitlines()[0].rstrip(':')}"
-            return run
+        explained = run.stuck or run.kept_lock
+        if run.problems and not explained:
+            return _failed(run)
         judged = check(run, self._specification, self._test.model)
+        if run.problems and (judged.answer != "valid" or run.kept_lock > self._specification.keeps_locks):
+            # One thread alone would not wait, or not keep a lock.
+            return _failed(run)
+        run.problems.clear()
         self._report.undecided += judged.answer == "unknown"
         if judged.answer == "invalid":
             run.broken = judged.broken
-            run.reason = (
+            run.reason = self._two_states(judged.broken) or (
                 "calls wait that would not wait in any sequential order of the others"
                 if run.stuck
                 else "no order of the calls in one thread explains their results"
@@ -404,7 +437,7 @@ class _Exploration:
         made = [self._specified(self._test.make, seed) for seed in range(2)]
         model, state = self._test.model, None if self._test.model is None else self._test.model.initial
         calls = [replace(call, thread=0) for call in program.calls()]
-        answers = [_answers_of(each, calls) for each in (*made, self._specification)]
+        answers = [each.answers(calls) for each in (*made, self._specification)]
         for place, (call, once, again, right) in enumerate(zip(calls, *answers, strict=True)):
             run.records.append(Record(call, 2 * place, 2 * place + 1, once))
             if model is not None:
@@ -429,15 +462,28 @@ class _Exploration:
             order = (*order, call)
         return None
 
+    def _two_states(self, broken: Break | None) -> str:
+        """Return that two objects have different states after the same calls in one thread, if they have."""
+        if broken is None or broken.call is not None or self._test.model is not None:
+            return ""
+        made = [self._specified(self._test.reference) for _ in range(2)]
+        first, second = (each.within(functools.partial(each.state, broken.order)) for each in made)
+        if first == second:
+            return ""
+        text, different = told_apart(first, second)
+        return (
+            f"the class is not deterministic: its final state was {text}, but {different} after the same "
+            "calls on another object, in one thread: let state() return what must be the same"
+        )
 
-def _answers_of(specification: Specification, calls: Sequence[Call]) -> list[Answer]:
-    """Return the answers of calls, made one after the other on one object; after one that waits, all wait."""
 
-    def work() -> list[Answer]:
-        found: list[Answer] = []
-        while len(found) < len(calls) and WAITS not in found:
-            order = tuple(calls[: len(found)])
-            found.append(specification.answer(order, calls[len(found)]))
-        return found + [WAITS] * (len(calls) - len(found))
+def _failed(run: Run) -> Run:
+    """Record the first problem of a run as its reason."""
+    problem = run.problems[0]
+    run.reason = f"{problem.kind}: {problem.text.splitlines()[0].rstrip(':')}"
+    return run
 
-    return specification.within(work)
+
+def _control(program: Program) -> Random:
+    """Return the generator for schedules under control of a program that was drawn for native threads."""
+    return Random(f"control {program.seed}")  # noqa: S311 (nothing secret)

@@ -15,8 +15,8 @@ from latchstore.stress.strategies import AtRandom, Priorities, Replay, schedule_
 from latchstore.stress.testing.execution import Run
 from latchstore.stress.testing.program import Program
 
-#: Seconds that the reduction may take: calls of a slow class are not made hundreds of times.
-_SECONDS = 10.0
+#: Seconds that the reduction may take at most: calls of a slow class are not made hundreds of times.
+LONGEST = 10.0
 
 #: Number of schedules after which a smaller program counts as not failing.
 _TRIES = 40
@@ -40,29 +40,32 @@ def strategy_of(chance: Random) -> Strategy:
     return Priorities(own, chance.choice(_DEPTHS), chance.choice(_POINTS))
 
 
-def shrunk(program: Program, run: Run, runner: Runner, chance: Random) -> tuple[Program, Run]:
+def shrunk(program: Program, run: Run, runner: Runner, chance: Random, seconds: float) -> tuple[Program, Run]:
     """Return a smaller failing program with fewer switches, with its steps recorded."""
+    deadline = time.monotonic() + seconds
 
     def failure_of(candidate: Program, before: Run) -> Run | None:
         strategies: Iterable[Strategy] = (
             Replay(schedule_of(before.turns)),
             *(strategy_of(chance) for _ in range(_TRIES)),
         )
-        return first_failure(runner(candidate, strategy, False) for strategy in strategies)
+        return first_failure((runner(candidate, strategy, False) for strategy in strategies), deadline)
 
-    deadline = time.monotonic() + _SECONDS
     program, run = fewer_calls(program, run, failure_of, deadline)
     run = fewer_switches(run, lambda replay: runner(program, replay, False), deadline)
     again = runner(program, Replay(schedule_of(run.turns)), True)
     return program, again if again.failed else run
 
 
-def shrunk_by_trying(program: Program, run: Run, runner: Callable[[Program], Run]) -> tuple[Program, Run]:
+def shrunk_by_trying(
+    program: Program, run: Run, runner: Callable[[Program], Run], seconds: float
+) -> tuple[Program, Run]:
     """Return a smaller program that fails in one of several runs, which cannot be repeated exactly."""
+    deadline = time.monotonic() + seconds
 
     def failure_of(candidate: Program, before: Run) -> Run | None:
-        return first_failure(runner(candidate) for _ in range(_RUNS))
+        return first_failure((runner(candidate) for _ in range(_RUNS)), deadline)
 
     if run.native and run.stuck:
         return program, run
-    return fewer_calls(program, run, failure_of, time.monotonic() + _SECONDS)
+    return fewer_calls(program, run, failure_of, deadline)

@@ -9,7 +9,7 @@ waits forever is detected.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from latchstore.stress.execution import run_schedule
@@ -53,6 +53,8 @@ class Specification:
         self._subject: Any = None
         # The order that was run on the subject; None if there is none.
         self._run: Order | None = None
+        #: Whether one thread that made calls has kept a lock of the object: its calls may do so.
+        self.keeps_locks: bool = False
         # The order being tried: the scheduler ends a call that waits forever by ending its thread.
         self._trying: Order = ()
 
@@ -77,6 +79,7 @@ class Specification:
 
             execution = run_schedule(lambda stage: [], Replay(()), _NOWHERE, finish=body, seed=self._seed)
             self._subject = self._run = None
+            self.keeps_locks = self.keeps_locks or execution.kept_lock
             if errors:
                 raise errors[0]
             if results:
@@ -98,6 +101,18 @@ class Specification:
             known = self._known[longer] = answer_of(self._test, call, subject)
             self._run = longer
         return known
+
+    def answers(self, calls: Sequence[Call]) -> list[Answer]:
+        """Return the answers of calls, made one after the other; after one that waits, all wait."""
+
+        def work() -> list[Answer]:
+            found: list[Answer] = []
+            while len(found) < len(calls) and WAITS not in found:
+                order = tuple(calls[: len(found)])
+                found.append(self.answer(order, calls[len(found)]))
+            return found + [WAITS] * (len(calls) - len(found))
+
+        return self.within(work)
 
     def state(self, order: Order) -> Answer:
         """Return the final state after calls."""

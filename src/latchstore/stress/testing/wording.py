@@ -63,6 +63,9 @@ def _coverage(report: Report) -> str:
     for name in names:
         if report.counts[name] == report.raised[name] >= 10:
             notes.append(f"note: every call of {name} raised an exception: check the test")
+    if report.cycles and report.answer == "valid":
+        unfound = "no schedule was found in which these threads wait for each other"
+        notes.append(f"note: {report.cycles[0]}\n{unfound}")
     if not report.schedules:
         return "\n".join(notes)
     within = ", ".join(report.modules)

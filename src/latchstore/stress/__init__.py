@@ -19,7 +19,7 @@ if _typing.TYPE_CHECKING:
     from latchstore.stress.testing.answers import WAITING, Raised
     from latchstore.stress.testing.case import Test
     from latchstore.stress.testing.definition import blocking_operation, invariant, operation
-    from latchstore.stress.testing.exploration import Report, TestFailedError
+    from latchstore.stress.testing.report import Report, TestFailedError
 
 __all__ = [
     "REFUSED",
@@ -44,10 +44,10 @@ _LOADED_WHEN_USED = {
     "WAITING": "testing.answers",
     "Model": "models",
     "Raised": "testing.answers",
-    "Report": "testing.exploration",
+    "Report": "testing.report",
     "StressError": "check",
     "Test": "testing.case",
-    "TestFailedError": "testing.exploration",
+    "TestFailedError": "testing.report",
     "blocking_operation": "testing.definition",
     "invariant": "testing.definition",
     "linearizable_store": "check",

@@ -14,7 +14,7 @@ import pytest
 from latchstore.stress.check import StressError, linearizable_store
 from latchstore.stress.testing.case import Test
 from latchstore.stress.testing.definition import has_operations
-from latchstore.stress.testing.exploration import TestFailedError
+from latchstore.stress.testing.report import TestFailedError
 
 
 def item_of(collector: pytest.Collector, name: str, kind: Any) -> pytest.Item | None:

@@ -42,6 +42,9 @@ _NEVER_INHERITED = frozenset(
     }
 )
 
+#: The file name of code that was made from a string.
+_GENERATED = "<string>"
+
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} - {None, ""}
 )
@@ -72,6 +75,8 @@ class Scope:
         self._trees: tuple[str, ...] = ()
         self._files: set[str] = set()
         self._directories: set[str] = set()
+        # Code of the subjects whose file name is that of much other code.
+        self._generated: set[CodeType] = set()
         self._known: dict[CodeType, bool] = {}
         named = [importlib.import_module(name) for name in modules]
         for module in named:
@@ -131,9 +136,10 @@ class Scope:
         for value in list(vars(module).values()):
             if getattr(value, "__module__", None) == module.__name__:
                 functions = map(_function_of, vars(value).values()) if isinstance(value, type) else [value]
-                self._files |= {
-                    each.__code__.co_filename for each in functions if isinstance(each, FunctionType)
-                }
+                codes = [each.__code__ for each in functions if isinstance(each, FunctionType)]
+                # The code of ``-c``, and that of every dataclass and named tuple: ours must not be traced.
+                self._generated.update(each for each in _nested(codes) if each.co_filename == _GENERATED)
+                self._files |= {each.co_filename for each in codes} - {_GENERATED}
 
     def _add_module(self, module: ModuleType) -> None:
         path = getattr(module, "__path__", None)
@@ -155,7 +161,7 @@ class Scope:
         """Return whether threads may switch inside a code object."""
         known = self._known.get(code)
         if known is None:
-            known = self._known[code] = code.co_filename in self
+            known = self._known[code] = code.co_filename in self or code in self._generated
         return known
 
     def modules(self) -> Iterator[ModuleType]:
@@ -188,6 +194,13 @@ def functions_of(subject: Any) -> Iterator[FunctionType]:
             subject = subject.func
         else:
             subject = getattr(subject, "__func__", None) or getattr(subject, "__wrapped__", None)
+
+
+def _nested(codes: Iterable[CodeType]) -> Iterator[CodeType]:
+    """Yield code objects, and those of the functions and classes defined in them."""
+    for code in codes:
+        yield code
+        yield from _nested(each for each in code.co_consts if isinstance(each, CodeType))
 
 
 def _function_of(value: Any) -> FunctionType | None:

@@ -6,6 +6,7 @@ import multiprocessing
 import queue
 import re
 import threading
+import types
 from typing import Any
 
 import pytest
@@ -179,3 +180,51 @@ def test_a_lock_that_cannot_be_replaced_is_named(monkeypatch: pytest.MonkeyPatch
     assert "a Lock of multiprocessing.synchronize cannot be replaced" in told
     assert f"again: {report.command}" in told
     assert "(main)" not in told
+
+
+def test_the_command_for_a_class_written_in_c_makes_its_calls_several_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class ListTest(CounterTest):
+        __test__ = False
+
+        def make(self) -> Any:
+            return [0]
+
+        def increment(self, subject: Any) -> int:
+            return len(subject)
+
+        @operation()
+        def length(self, subject: Any) -> int:
+            return len(subject)
+
+    runs = iter([[], [], [Problem("crash", "native threads have found it")]])
+    monkeypatch.setattr(exploration, "run_native", lambda *args: Run([], problems=next(runs), native=True))
+    monkeypatch.setattr(exploration, "shrunk_by_trying", lambda program, run, *args: (program, run))
+    assert ListTest.run(schedules=1).reason == "crash: native threads have found it"
+
+
+def test_native_threads_that_take_long_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a class that sleeps, which takes no time under control."""
+
+    class SleepingTest(CounterTest):
+        __test__ = False
+        schedules = 50
+        seconds = 1e6
+
+        def make(self) -> Any:
+            return Counter()
+
+    now = 0.0
+
+    def sleeps(*args: object) -> Run:
+        nonlocal now
+        now += 100.0
+        return Run([], native=True)
+
+    monkeypatch.setattr(exploration, "NATIVE", 2)
+    monkeypatch.setattr(exploration, "run_native", sleeps)
+    monkeypatch.setattr(exploration, "time", types.SimpleNamespace(monotonic=lambda: now))
+    report = SleepingTest.run()
+    assert report.passed, str(report)
+    assert (report.native, report.schedules) == (1, 50)

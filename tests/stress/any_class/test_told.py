@@ -19,8 +19,8 @@ from latchstore.stress.result import Problem
 from latchstore.stress.shrinking import first_failure
 from latchstore.stress.testing.answers import Answer, told_apart
 from latchstore.stress.testing.execution import Run
-from latchstore.stress.testing.exploration import Report
 from latchstore.stress.testing.program import Program
+from latchstore.stress.testing.report import Report
 from latchstore.stress.testing.result import result_of
 
 pytestmark = pytest.mark.timeout(300)

@@ -100,7 +100,8 @@ class Spinning:
             pass
         self.value += 1
         value = self.value
-        self.is_busy = False
+        with self.lock:
+            self.is_busy = False
         return value
 
     def enter(self) -> bool:

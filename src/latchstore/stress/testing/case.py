@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from latchstore.stress.testing.definition import Definition
-from latchstore.stress.testing.exploration import Report, explore
+from latchstore.stress.testing.exploration import explore
+from latchstore.stress.testing.report import Report
 
 
 class Test(Definition):

@@ -12,10 +12,9 @@ import functools
 import gc
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -29,11 +28,11 @@ from latchstore.stress.testing.checking import check, states_of
 from latchstore.stress.testing.definition import Definition, check_numbers, invariants_of, operations_of
 from latchstore.stress.testing.execution import Run, run_native, run_scheduled, switching_often
 from latchstore.stress.testing.program import Call, Program, ProgramSource
+from latchstore.stress.testing.report import Report
 from latchstore.stress.testing.scope import TestScope
 from latchstore.stress.testing.shrinking import LONGEST, shrunk, shrunk_by_trying, strategy_of
 from latchstore.stress.testing.specification import Specification
 from latchstore.stress.testing.spelling import check_spelling
-from latchstore.stress.testing.wording import report_text
 from latchstore.stress.verdict import Answer as VerdictAnswer
 
 #: One in this many schedules runs on native threads, if threads can be switched in the code.
@@ -44,131 +43,6 @@ _CONTROLLED = 100
 
 #: The number of programs that one thread runs, to check that the class is deterministic.
 _SEQUENTIAL = 20
-
-
-class TestFailedError(AssertionError):
-    """A test failed; the message is the report.
-
-    Attributes
-    ----------
-    report : Report
-    """
-
-    __test__ = False  # keeps pytest from collecting it by its name
-
-    def __init__(self, report: Report) -> None:
-        super().__init__(str(report))
-        self.report = report
-
-
-@dataclass
-class Report:
-    """The result of a test; prints as text.
-
-    Attributes
-    ----------
-    test : str
-        Name of the test.
-    answer : str
-        ``"valid"``, ``"invalid"``, or ``"unknown"`` if nothing was proved.
-    reason : str
-        The problem, in one line.
-    seed : int
-        Seed of the failing schedule, otherwise of the test.
-    program : Program or None
-        The failing program, reduced.
-    run : Run or None
-        Its run.
-    broken : Break or None
-        The place where the longest order of its calls breaks.
-    schedules, calls : int
-        Counts over the whole test.
-    undecided : int
-        Number of schedules without a verdict, as they had too many orders to try.
-    native : int
-        Number of schedules on native threads.
-    seconds : float
-    modules : tuple of str
-        Modules in whose code threads were switched.
-    is_async : bool
-        Whether the operations were tasks of one event loop.
-    switched : bool
-        False if there is no such code, so that only native threads ran.
-    counts : Counter
-        Number of calls by operation.
-    raised : Counter
-        Number of exceptions by operation.
-    first_raised : str
-        The first call that raised an exception, and the exception.
-    overlaps : Counter
-        Number of overlaps by pair of operations.
-    cycles : list of str
-        In which cycles locks were acquired, without a deadlock.
-    command : str
-        Shell command that repeats the schedule; a line of Python if the test was entered in a REPL.
-
-    Thread safety
-    -------------
-    Immutable once ``run`` has returned it.
-    """
-
-    test: str
-    answer: VerdictAnswer = "valid"
-    reason: str = ""
-    seed: int = 0
-    program: Program | None = None
-    run: Run | None = None
-    broken: Break | None = None
-    schedules: int = 0
-    calls: int = 0
-    undecided: int = 0
-    native: int = 0
-    seconds: float = 0.0
-    modules: tuple[str, ...] = ()
-    switched: bool = True
-    is_async: bool = False
-    counts: Counter[str] = field(default_factory=Counter)
-    raised: Counter[str] = field(default_factory=Counter)
-    first_raised: str = ""
-    overlaps: Counter[tuple[str, str]] = field(default_factory=Counter)
-    cycles: list[str] = field(default_factory=list)
-    command: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether no problem was found, and something was proved."""
-        return self.answer == "valid"
-
-    def check(self) -> None:
-        """Raise `TestFailedError` unless the test passed."""
-        if not self.passed:
-            raise TestFailedError(self)
-
-    def count(self, program: Program, run: Run) -> None:
-        """Add one run."""
-        self.schedules += 1
-        self.calls += program.size
-        self.native += run.native
-        for record in run.records:
-            self.counts[record.call.name] += 1
-            is_raised = record.answer.value[0] == "raised"
-            self.raised[record.call.name] += is_raised
-            if is_raised and not self.first_raised:
-                self.first_raised = f"{record.call.name}: {record.answer}"
-        self.overlaps.update(_overlaps(run.records))
-
-    def __str__(self) -> str:
-        return report_text(self)
-
-    __repr__ = __str__
-
-
-def _overlaps(records: list[Record]) -> Iterator[tuple[str, str]]:
-    for place, one in enumerate(records):
-        for other in records[place + 1 :]:
-            if one.call.thread != other.call.thread and one.overlaps(other):
-                first, second = sorted((one.call.name, other.call.name))
-                yield first, second
 
 
 def explore(
@@ -217,6 +91,8 @@ class _Exploration:
         self._controlled: set[str] = set()
         # Seconds that the reduction of a failure may take.
         self._reduction = LONGEST
+        # When the test began, and the seconds that native threads have taken since.
+        self._begun = self._native_seconds = 0.0
         # A new one for each program.
         self._specification: Specification
         self._report = Report(
@@ -236,7 +112,7 @@ class _Exploration:
 
     def run(self, seconds: float, most: int | None, progress: Callable[[Report], None] | None) -> Report:
         report, begun = self._report, time.monotonic()
-        self._reduction = min(seconds, LONGEST)
+        self._reduction, self._begun = min(seconds, LONGEST), begun
         with self._open():
             for number in range(10**12):
                 if self._try(seed_of(self._seed, number), number, only=most == 1):
@@ -329,10 +205,25 @@ class _Exploration:
 
         None if they may wait, and there is no code in which threads can be switched.
         """
-        if self._may_wait(program):
-            return self._run(program, strategy_of(_control(program))) if self._is_switched else None
-        # The command that repeats a failure has to find it again as the run that printed it did.
-        return (self._under_control(program) if only else None) or self._run_native(program)
+        may_wait = self._may_wait(program)
+        if may_wait and not self._is_switched:
+            return None
+        # The command that repeats a failure should find it again.
+        if only and (found := self._under_control(program)):
+            return found
+        if may_wait or self._natives_are_slow():
+            return self._run(program, strategy_of(_control(program)))
+        return (self._natively_again(program) if only else None) or self._run_native(program)
+
+    def _natives_are_slow(self) -> bool:
+        """Return whether native threads have taken a large part of the time, as when the class sleeps."""
+        elapsed = time.monotonic() - self._begun
+        return self._is_switched and self._native_seconds > 1 + elapsed / NATIVE
+
+    def _natively_again(self, program: Program) -> Run | None:
+        """Return a failing run of several on native threads, if one is found."""
+        runs = (self._run_native(program) for _ in range(_CONTROLLED))
+        return first_failure(runs, time.monotonic() + self._reduction)
 
     def _under_control(self, program: Program) -> Run | None:
         """Return a failing run under control of a program of native threads, if one is found.
@@ -406,7 +297,9 @@ class _Exploration:
         return self._judged(run)
 
     def _run_native(self, program: Program) -> Run:
+        begun = time.monotonic()
         run = run_native(self._test, program, self._invariants)
+        self._native_seconds += time.monotonic() - begun
         return self._judged(run)
 
     def _judged(self, run: Run) -> Run:

@@ -13,7 +13,7 @@ from latchstore.stress.testing.answers import UNKNOWN_ANSWER, Break, Record, tol
 from latchstore.stress.verdict import Explanation, Verdict
 
 if TYPE_CHECKING:
-    from latchstore.stress.testing.exploration import Report
+    from latchstore.stress.testing.report import Report
 
 
 def result_of(report: Report) -> Result:

@@ -28,6 +28,9 @@ _RUNS = 50
 _DEPTHS = (2, 3, 4)
 _POINTS = (20, 60, 200, 600)
 
+#: Points of the longest turn of `AtRandom`: operations of small classes have tens of points, others hundreds.
+_LONGEST_TURNS = (30.0, 100.0, 300.0, 1_000.0)
+
 #: Runs a program under a strategy, and records the steps if the third argument is true.
 Runner = Callable[[Program, Strategy, bool], Run]
 
@@ -36,7 +39,7 @@ def strategy_of(chance: Random) -> Strategy:
     """Return a strategy, of a random kind."""
     own = Random(chance.random())  # noqa: S311 (nothing secret)
     if chance.random() < 0.5:
-        return AtRandom(own)
+        return AtRandom(own, chance.choice(_LONGEST_TURNS))
     return Priorities(own, chance.choice(_DEPTHS), chance.choice(_POINTS))
 
 

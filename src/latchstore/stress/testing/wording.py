@@ -11,7 +11,7 @@ from latchstore.stress.testing.result import result_of
 from latchstore.stress.words import SEQUENTIAL, failure_parts, text_table
 
 if TYPE_CHECKING:
-    from latchstore.stress.testing.exploration import Report
+    from latchstore.stress.testing.report import Report
 
 
 def report_text(report: Report) -> str:

@@ -6,7 +6,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -126,32 +125,39 @@ def test_a_thread_that_spins_lets_others_run() -> None:
 class Ledger:
     """A file of SQLite, which waits for a lock by short sleeps in C."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        with closing(self.connect()) as connection:
-            connection.execute("create table if not exists entries(value)")
-            connection.execute("delete from entries")
-
-    def connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=300, isolation_level=None)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
 
     def increment(self) -> int:
-        with closing(self.connect()) as connection:
-            connection.execute("begin immediate")
-            connection.execute("insert into entries values (1)")
-            (count,) = connection.execute("select count(*) from entries").fetchone()
-            connection.execute("commit")
-            return int(count)
+        self.connection.execute("begin immediate")
+        return 0
 
 
 def test_a_wait_by_short_sleeps_in_c_is_named(tmp_path: Path) -> None:
+    def connect() -> sqlite3.Connection:
+        connections.append(
+            sqlite3.connect(tmp_path / "file", timeout=300, isolation_level=None, check_same_thread=False)
+        )
+        return connections[-1]
+
     class LedgerTest(CounterTest):
         __test__ = False
 
         def make(self) -> Any:
-            return Ledger(str(tmp_path / "ledger.db"))
+            return Ledger(connect())
 
-    report = LedgerTest.run()
-    assert report.answer == "unknown"
-    assert "waits in a call outside control, at test_ways_to_wait.py:" in report.reason
-    assert 'connection.execute("begin immediate")' in report.reason
+    connections: list[sqlite3.Connection] = []
+    before = set(threading.enumerate())
+    holder = connect()
+    holder.execute("begin exclusive")
+    try:
+        with pytest.raises(
+            ValueError, match=r"in one thread: .* waits in a call outside control, at test_ways_"
+        ):
+            LedgerTest.run()
+    finally:
+        holder.execute("rollback")
+        for thread in set(threading.enumerate()) - before:
+            thread.join(30)
+        for connection in connections:
+            connection.close()

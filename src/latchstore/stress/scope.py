@@ -53,7 +53,7 @@ _LIBRARIES = tuple(
 class Scope:
     """The files of the code under test.
 
-    By default these are the top-level packages of the subjects: of a function and of those that it wraps, and
+    By default these are the top-level packages of the subjects: of the module of a function, and
     of the modules of a class and its base classes. A subject whose module is not in a package adds the
     modules of the same folder, except for the standard library and ``site-packages``. One that was entered
     in a REPL adds all functions and classes that were.
@@ -89,15 +89,25 @@ class Scope:
         """Add the packages of a class, a function or an object, unless modules were named."""
         if self._named:
             return
+        subject = inspect.unwrap(subject) if callable(subject) else subject
+        classes = subject.__mro__ if isinstance(subject, type) else type(subject).__mro__
+        for cls in () if isinstance(subject, FunctionType) else classes:
+            if cls is subject or cls.__module__ not in _NEVER_INHERITED:
+                self._add_package(sys.modules.get(cls.__module__))
+        self._add_package(inspect.getmodule(subject))
+        self._known.clear()
+
+    def add_parts(self, subject: object) -> None:
+        """Add also the packages of a decorator, and of properties of others in a class."""
+        if self._named:
+            return
         for each in functions_of(subject):
             self._add_code(each)
         if not isinstance(subject, FunctionType | MethodType):
-            classes = subject.__mro__ if isinstance(subject, type) else type(subject).__mro__
-            for cls in classes:
-                if cls is subject or cls.__module__ not in _NEVER_INHERITED:
+            for cls in type(subject).__mro__:
+                if cls.__module__ not in _NEVER_INHERITED:
                     self._add_package(sys.modules.get(cls.__module__))
                     self._add_descriptors(cls)
-            self._add_package(inspect.getmodule(subject))
         self._known.clear()
 
     def _add_descriptors(self, cls: type) -> None:
@@ -161,7 +171,8 @@ class Scope:
         """Return whether threads may switch inside a code object."""
         known = self._known.get(code)
         if known is None:
-            known = self._known[code] = code.co_filename in self or code in self._generated
+            known = code.co_filename in self or (bool(self._generated) and code in self._generated)
+            self._known[code] = known
         return known
 
     def modules(self) -> Iterator[ModuleType]:

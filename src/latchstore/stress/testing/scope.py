@@ -33,11 +33,13 @@ class TestScope(Scope):
         kind = type(subject)
         test.teardown(subject)
         super().__init__(subject, modules=test.modules)
+        self.add_parts(subject)
         kinds = [kind]
         if kind.__module__ in (type(test).__module__, "builtins", "types"):
             # Made for the test, to hold what is under test.
             for each in held_by(subject):
                 self.add(each)
+                self.add_parts(each)
                 kinds.append(type(each))
         self._names = tuple(test.modules) or tuple(dict.fromkeys(each.__module__ for each in kinds))
         self.switched: bool = (

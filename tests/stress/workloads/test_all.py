@@ -196,6 +196,14 @@ def test_replacements(operations: list[Operation], answer: str) -> None:
     assert check_replacements(operations, ReplaceModel(lambda _, new: new)).answer == answer
 
 
+def test_a_replacement_that_only_a_later_value_shows_took_effect() -> None:
+    model = ReplaceModel(lambda value, new: (value or "") + new)
+    unseen = [replaced(None, "a", 1, 2, "info"), replaced(None, "b", 3, 4, "info")]
+    assert check_replacements([*unseen, got("ab", 5, 6)], model) == VALID
+    assert check_replacements([*unseen, got("ba", 3, 4)], model) == VALID
+    assert check_replacements([*unseen, got("aa", 5, 6)], model).answer == "invalid"
+
+
 def test_replacements_that_nobody_saw_end_may_follow_each_other() -> None:
     model = ReplaceModel(
         lambda value, new: f"{len(value or '')}{new}", rank=lambda value: int(value[0]) + 1 if value else 0

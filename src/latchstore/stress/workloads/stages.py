@@ -112,7 +112,8 @@ def check_replacements(operations: Iterable[Operation], model: ReplaceModel) -> 
 
 
 def _may_be_seen(operation: Operation, found: set[str | None]) -> bool:
-    return any(value is not None and value.endswith(operation.argument) for value in found)
+    # A value may show the replacements before the last one as well, as that of a list does.
+    return any(value is not None and operation.argument in value for value in found)
 
 
 def _check_chain(operations: Sequence[Operation], model: ReplaceModel) -> Verdict:

@@ -96,6 +96,10 @@ ANOMALIES = {
         rolled_back(at_once([append("x", 1)])[0]),
         ListTransaction(2, (read("x", 1),), 0, 100),
     ],
+    "G1a (aborted read), dirty update: transaction 3 read [1, 2] of 'x', but transaction 1": [
+        rolled_back(in_turn([append("x", 1)])[0]),
+        *in_turn([], [append("x", 2)], [read("x", 1, 2)])[1:],
+    ],
     "G1b (intermediate read): ": at_once([append("x", 1), append("x", 2)], [read("x", 1)]),
     "incompatible order: ": at_once([append("x", 1)], [append("x", 2)], [read("x", 1, 2)], [read("x", 2, 1)]),
     "incompatible order: transaction 2 read [1, 2, 3] of 'x', to which transaction 1 appended [2, 1]": (
@@ -109,6 +113,12 @@ ANOMALIES = {
     ),
     "G1c (circular flow): ": at_once([append("x", 1), read("y", 1)], [append("y", 1), read("x", 1)]),
     "G-single (read skew): ": at_once([append("x", 1), append("y", 1)], [read("x", 1), read("y")]),
+    "lost update: transactions 2 and 3 both read [1] of 'x' and appended to it": in_turn(
+        [append("x", 1)], [read("x", 1), append("x", 2)], [read("x", 1), append("x", 3)]
+    ),
+    "lost update: transactions 1 and 2 both read [] of 'x'": at_once(
+        [read("x"), append("x", 1)], [read("x"), append("x", 2)], [read("x", 1, 2)]
+    ),
     "G2 (write skew): ": at_once([read("x"), append("y", 1)], [read("y"), append("x", 1)]),
     # Nobody saw the end of the first, but what it appended to x: so it has appended to y as well.
     "G-single (read skew): T2 read 'y'": [

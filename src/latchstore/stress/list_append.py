@@ -16,17 +16,13 @@ also wr, G-single one rw, G2 several. A cycle with an rt edge is an anomaly in r
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf
-from typing import Literal
 
+from latchstore.stress.cycles import Graph, Reason, components, cycle_with_one, only, shortest_cycle, within
 from latchstore.stress.history import Operation, Outcome
 from latchstore.stress.verdict import VALID, CycleEdge, Verdict
-
-Edge = Literal["ww", "wr", "rw", "rt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +78,15 @@ def check_list_append(transactions: Iterable[ListTransaction]) -> Verdict:
     return _Analysis(transactions).verdict()
 
 
-#: Why one transaction precedes another: the kind of edge, the key, the value appended to it and the next
-#: value, where they matter. Converted to text only in a cycle, as there are many.
-_Reason = tuple[Edge, str, int, int]
-_Graph = dict[int, dict[int, _Reason]]
-
 #: A read that must not be: the name of the anomaly, the reason, and another transaction that is involved.
 _BadRead = tuple[str, str] | tuple[str, str, ListTransaction]
 
 #: The edges from reads and writes, as opposed to time.
 _OF_DATA = frozenset({"ww", "wr", "rw"})
-_IN_TIME: _Reason = ("rt", "", 0, 0)
+_IN_TIME: Reason = ("rt", "", 0, 0)
 
 
-def _told(reason: _Reason) -> str:
+def _told(reason: Reason) -> str:
     """Return a reason as text, whose subject is the first transaction."""
     kind, key, value, following = reason
     match kind:
@@ -149,7 +140,7 @@ class _Analysis:
         # The transaction that read it.
         self.readers: dict[str, ListTransaction] = {}
         # Edges between transactions by number, with the reason.
-        self.edges: _Graph = {}
+        self.edges: Graph = {}
 
     def verdict(self) -> Verdict:
         """Look for anomalies, the simplest first."""
@@ -162,10 +153,10 @@ class _Analysis:
                 return problem
         self._note_dependencies()
         self._note_time()
-        components = list(_components(self.edges))
+        connected = list(components(self.edges))
         for kinds in (_OF_DATA, _OF_DATA | {"rt"}):
-            for component in components:
-                anomaly = self._anomaly(_only(_within(self.edges, component), kinds))
+            for component in connected:
+                anomaly = self._anomaly(only(within(self.edges, component), kinds))
                 if anomaly is not None:
                     return anomaly
         return VALID
@@ -279,7 +270,12 @@ class _Analysis:
                 return "garbage", f"but no transaction appended {value}"
             if writer.outcome == "fail":
                 why = f"but transaction {writer.number}, which appended {value}, was rolled back"
-                return "G1a (aborted read)", why, writer
+                name = "G1a (aborted read)"
+                later = read.values[read.values.index(value) + 1 :]
+                others = (self.writers.get((read.key, each)) for each in later)
+                if any(each is not None and each.outcome != "fail" for each in others):
+                    name = "G1a (aborted read), dirty update"
+                return name, why, writer
         return None
 
     def _intermediate(self, transaction: ListTransaction, read: Read) -> _BadRead | None:
@@ -296,7 +292,7 @@ class _Analysis:
 
     # -- the graph --------------------------------------------------------------------------------
 
-    def _add(self, before: ListTransaction, after: ListTransaction, reason: _Reason) -> None:
+    def _add(self, before: ListTransaction, after: ListTransaction, reason: Reason) -> None:
         if before is not after and before.outcome != "fail" != after.outcome:
             # The first reason stays: more specific ones are added first.
             self.edges.setdefault(before.number, {}).setdefault(after.number, reason)
@@ -352,22 +348,43 @@ class _Analysis:
 
     # -- cycles -----------------------------------------------------------------------------------
 
-    def _anomaly(self, graph: _Graph) -> Verdict | None:
+    def _anomaly(self, graph: Graph) -> Verdict | None:
         """Return the anomaly of a cycle, if there is one; cycles with the least surprising edges first."""
-        cycle = _shortest_cycle(graph)
+        cycle = shortest_cycle(graph)
         if cycle is None:
             return None
         for name, kinds in (
             ("G0 (write cycle)", {"ww", "rt"}),
             ("G1c (circular flow)", {"ww", "wr", "rt"}),
         ):
-            found = _shortest_cycle(_only(graph, kinds))
+            found = shortest_cycle(only(graph, kinds))
             if found is not None:
                 return self._story(name, found)
-        found = _cycle_with_one(graph)
+        lost = self._lost_update()
+        if lost is not None:
+            return lost
+        found = cycle_with_one(graph)
         if found is not None:
             return self._story("G-single (read skew)", found)
         return self._story("G2 (write skew)", cycle)
+
+    def _lost_update(self) -> Verdict | None:
+        """Find two transactions that read the same list of a key, and both appended to it."""
+        updates: dict[tuple[str, tuple[int, ...]], ListTransaction] = {}
+        for transaction in self._committed():
+            appended = {each.key for each in transaction.actions if isinstance(each, Append)}
+            for read in _first_reads(transaction):
+                if read.key not in appended:
+                    continue
+                other = updates.setdefault((read.key, read.values), transaction)
+                if other is not transaction:
+                    return _invalid(
+                        f"lost update: transactions {other.number} and {transaction.number} both read "
+                        f"{list(read.values)} of {read.key!r} and appended to it: each lost the other value",
+                        other,
+                        transaction,
+                    )
+        return None
 
     def _story(self, name: str, cycle: Sequence[int]) -> Verdict:
         """Describe a cycle, edge by edge."""
@@ -391,101 +408,3 @@ def _first_reads(transaction: ListTransaction) -> Iterator[Read]:
         if isinstance(action, Read) and action.key not in touched:
             yield action
         touched.add(action.key)
-
-
-def _within(graph: _Graph, component: set[int]) -> _Graph:
-    """Return the subgraph of some transactions."""
-    return {
-        each: {to: reason for to, reason in graph[each].items() if to in component}
-        for each in component
-        if each in graph
-    }
-
-
-def _only(graph: _Graph, kinds: Set[str]) -> _Graph:
-    return {
-        each: {to: edge for to, edge in following.items() if edge[0] in kinds}
-        for each, following in graph.items()
-    }
-
-
-def _path(graph: _Graph, start: int, goal: int) -> list[int] | None:
-    """Return the shortest path, or None; from a transaction to itself, the shortest cycle."""
-    came_from: dict[int, int] = {}
-    queue = deque([start])
-    while queue:
-        each = queue.popleft()
-        for following in graph.get(each, ()):
-            if following == goal:
-                path = [each]
-                while path[-1] != start:
-                    path.append(came_from[path[-1]])
-                return path[::-1]
-            if following not in came_from and following != start:
-                came_from[following] = each
-                queue.append(following)
-    return None
-
-
-def _shortest_cycle(graph: _Graph) -> list[int] | None:
-    best: list[int] | None = None
-    for component in _components(graph):
-        inside = _within(graph, component)
-        # One of them is on a cycle; the shortest cycle through a few of them is short enough to read.
-        for start in sorted(component)[:50]:
-            cycle = _path(inside, start, start)
-            if cycle is not None and (best is None or len(cycle) < len(best)):
-                best = cycle
-    return best
-
-
-def _cycle_with_one(graph: _Graph) -> list[int] | None:
-    """Return a cycle with one rw edge and no other, or None."""
-    others = _only(graph, {"ww", "wr", "rt"})
-    for each, following in graph.items():
-        for to, reason in following.items():
-            if reason[0] == "rw":
-                path = _path(others, to, each)
-                if path is not None:
-                    return [each, *path]
-    return None
-
-
-def _components(graph: _Graph) -> Iterator[set[int]]:
-    """Return the strongly connected components of more than one transaction.
-
-    Tarjan, "Depth-first search and linear graph algorithms" (SIAM Journal on Computing 1(2), 1972), without
-    recursion.
-    """
-    index: dict[int, float] = {}
-    low: dict[int, float] = {}
-    stack: list[int] = []
-    for root in graph:
-        if root in index:
-            continue
-        index[root] = low[root] = len(index)
-        stack.append(root)
-        work = [(root, iter(graph.get(root, ())))]
-        while work:
-            each, following = work[-1]
-            to = next(following, None)
-            if to is None:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[each])
-                if low[each] == index[each]:
-                    component = set()
-                    while True:
-                        member = stack.pop()
-                        component.add(member)
-                        low[member] = index[member] = inf
-                        if member == each:
-                            break
-                    if len(component) > 1:
-                        yield component
-            elif to not in index:
-                index[to] = low[to] = len(index)
-                stack.append(to)
-                work.append((to, iter(graph.get(to, ()))))
-            elif index[to] != inf:
-                low[each] = min(low[each], index[to])

@@ -138,7 +138,7 @@ def test_what_an_order_explains_is_marked_and_what_it_does_not() -> None:
     assert first.begin <= first.point < first.end
     assert (second.number, second.told) == (0, True)
     text = text_of(report_html(found))
-    assert "thread 1: get('k') would give something else, but it gave None" in text
+    assert "thread 1: get('k') would give 1, but it gave None" in text
     assert "state after it" in text
 
 

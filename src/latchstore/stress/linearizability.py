@@ -28,13 +28,14 @@ from __future__ import annotations
 
 import reprlib
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Generic, TypeVar
 
 from latchstore.stress.history import Operation
 from latchstore.stress.models import REFUSED, UNKNOWN, Model
+from latchstore.stress.reached import Reached, alike
 from latchstore.stress.verdict import VALID, Answer, Explanation, Verdict
 
 #: Steps of a model after which the answer is "unknown".
@@ -74,6 +75,26 @@ class Call(Generic[Asked]):
     answer: Any
     begin: float
     end: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The progress of a search.
+
+    Attributes
+    ----------
+    steps : int
+        Number of model steps.
+    explained, calls : int
+        Number of calls in the longest order of the part that is searched, and of its calls.
+    parts : int
+        Number of parts without an answer.
+    """
+
+    steps: int
+    explained: int
+    calls: int
+    parts: int
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,7 @@ def linearize_parts(
     *,
     steps: int | None = None,
     seconds: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[tuple[Hashable, Linearization[Asked]]]:
     """Search for an order of each part that the model names; all calls have one if and only if each part has.
 
@@ -145,6 +167,8 @@ def linearize_parts(
     ----------
     calls, model, steps, seconds
         As for `linearize`; the limits are for all parts together.
+    progress : callable, optional
+        Called every few thousand steps.
 
     Yields
     ------
@@ -156,7 +180,7 @@ def linearize_parts(
     parts: dict[Hashable, list[Call[Asked]]] = {}
     for call in calls:
         parts.setdefault(part_of(call.operation), []).append(call)
-    return _searched(parts, model, steps, seconds)
+    return _searched(parts, model, steps, seconds, progress)
 
 
 def _part_of(model: Model[Any, Asked, Any]) -> Callable[[Asked], Hashable]:
@@ -177,17 +201,21 @@ def _searched(
     model: Model[Any, Asked, Any],
     steps: int | None,
     seconds: float | None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[tuple[Hashable, Linearization[Asked]]]:
     """Search all parts in turn, a little longer each time: a part without an order may be found soon."""
     deadline = None if seconds is None else time.monotonic() + seconds
     searches = {part: _Search(calls, model) for part, calls in parts.items()}
     left = inf if steps is None else steps
-    turn = _FIRST_TURN
+    turn, every = _FIRST_TURN, 0
     while searches:
         for part, search in list(searches.items()):
             before = search.steps
             found = search.run(min(turn, left))
-            left -= search.steps - before
+            taken = search.steps - before
+            left, every = left - taken, every + taken
+            if progress is not None:
+                progress(Progress(every, search.explained, search.size, len(searches)))
             late = deadline is not None and time.monotonic() > deadline
             if found or left <= 0 or late:
                 del searches[part]
@@ -200,6 +228,7 @@ def check_linearizable(
     model: Model[Any, Any, Any],
     budget: int | None = BUDGET,
     seconds: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Verdict:
     """Check operations, such as those on one key, against a model.
 
@@ -213,6 +242,8 @@ def check_linearizable(
         Maximum number of steps; None: no limit.
     seconds : float, optional
         Time limit; None: no limit.
+    progress : callable, optional
+        Called every few thousand steps.
     """
     recorded: dict[int, Operation] = {}
     calls: list[Call[Any]] = []
@@ -222,7 +253,7 @@ def check_linearizable(
             recorded[id(call)] = operation
             calls.append(call)
     verdict = VALID
-    for part, found in linearize_parts(calls, model, steps=budget, seconds=seconds):
+    for part, found in linearize_parts(calls, model, steps=budget, seconds=seconds, progress=progress):
         if found.answer == "invalid":
             part_of = _part_of(model)
             members = (each for each in calls if part_of(each.operation) == part)
@@ -262,7 +293,9 @@ def _explained(
     order = tuple(recorded[id(call)] for call in found.order)
     # A reader does not look at the states of very many calls; long histories are reduced first.
     states = states_of(found.order, model) if len(order) <= _SHOWN else ()
-    explanation = Explanation(order, states, stuck, "", stuck.answer)
+    expects = _optional(model, "expected")
+    expected = "" if expects is None else repr(expects(found.state, stuck.invocation))
+    explanation = Explanation(order, states, stuck, expected, stuck.answer)
     return Verdict("invalid", reason, (stuck, *around), explanation=explanation)
 
 
@@ -295,34 +328,6 @@ class _Frame:
         self.moves = moves
 
 
-class _Reached:
-    """The places entered: for each set of calls and state, the sets of pending calls."""
-
-    def __init__(self) -> None:
-        self._hashed: dict[tuple[int, int, Hashable], list[int]] = {}
-        self._compared: dict[tuple[int, int], list[tuple[Any, int]]] = {}
-
-    def enter(self, done: int, ahead: int, used: int, state: Any) -> bool:
-        """Record a place; return False if it was entered with the same or fewer pending calls."""
-        try:
-            known = self._hashed.setdefault((done, ahead, state), [])
-        except TypeError:
-            return self._enter_compared(done, ahead, used, state)
-        for other in known:
-            if other & used == other:
-                return False
-        known.append(used)
-        return True
-
-    def _enter_compared(self, done: int, ahead: int, used: int, state: Any) -> bool:
-        known = self._compared.setdefault((done, ahead), [])
-        for other_state, other in known:
-            if other & used == other and other_state == state:
-                return False
-        known.append((state, used))
-        return True
-
-
 class _Search(Generic[Asked]):
     """One search. In `_calls` those that returned come first, each kind in the order of beginnings."""
 
@@ -346,7 +351,7 @@ class _Search(Generic[Asked]):
         self._operations = [call.operation for call in self._calls]
         self._answered = [call.answer for call in self._calls]
         self._reads = [reads is not None and reads(call.operation, call.answer) for call in certain]
-        self._twin = _twins(pending)
+        self._alike = alike([(call.operation, call.answer) for call in pending], count)
         # Rule 1. The number `count` stands for both ends of the list.
         self._after = [*range(1, count + 1), 0]
         self._before = [count, *range(count)]
@@ -354,11 +359,26 @@ class _Search(Generic[Asked]):
         self._step = model.step
         self._may_answer = _optional(model, "may_answer")
         self.steps = 0
-        self._reached = _Reached()
+        self._reached = Reached()
         self._stack = [_Frame(-1, 0, 0, 0, model.initial, self._moves(0))]
         # The order with the most returned calls, its state, the calls that could not follow; their number.
-        self._longest: tuple[tuple[int, ...], Any, tuple[int, ...]] = ((), model.initial, ())
+        self._longest: list[int] = []
+        self._longest_state = model.initial
+        self._stuck: list[int] = []
         self._most = -1
+        # The number of its calls with which the present order begins as well.
+        self._agree = 0
+
+    @property
+    def size(self) -> int:
+        """The number of calls that returned."""
+        return self._count
+
+    @property
+    def explained(self) -> int:
+        """The number of calls that returned, in the longest order so far."""
+        frame = self._stack[-1]
+        return max(self._most, frame.done + frame.ahead.bit_count())
 
     def run(self, steps: float) -> Answer | None:
         """Search for a number of steps; return None if there is no answer yet."""
@@ -374,12 +394,18 @@ class _Search(Generic[Asked]):
                     return "invalid"
                 stack.pop()
                 self._put_back(frame.taken)
+                if len(stack) <= self._agree:
+                    self._agree = len(stack) - 1
                 continue
             if self.steps >= last:
                 return None
             move = moves.pop()
             self.steps += 1
-            state = step(frame.state, operations[move], answers[move])
+            try:
+                state = step(frame.state, operations[move], answers[move])
+            except Exception as error:
+                error.add_note(f"state {frame.state!r}, {operations[move]}, answer {answers[move]!r}")
+                raise
             if state is REFUSED:
                 continue
             done, ahead, used = frame.done, frame.ahead, frame.used
@@ -412,16 +438,14 @@ class _Search(Generic[Asked]):
             if ends[position] < first_end:
                 first_end = ends[position]
             position = after[position]
-        pending = [
-            count + number
-            for number, twin in enumerate(self._twin)
-            if not used >> number & 1
-            and begins[count + number] <= first_end
-            and (twin is None or used >> twin & 1)
-        ]
+        pending = []
+        for members, bits in self._alike:
+            taken = (used & bits).bit_count()
+            if taken < len(members) and begins[members[taken]] <= first_end:
+                pending.append(members[taken])
         # The call that returned first usually took effect first.
         changing.sort(key=ends.__getitem__, reverse=True)
-        return [*reversed(pending), *changing, *reading]
+        return [*pending, *changing, *reading]
 
     def _hopeless(self, state: Any, moves: Iterable[int]) -> bool:
         """Return whether one of the calls cannot have its answer any more, whatever comes before it."""
@@ -450,18 +474,21 @@ class _Search(Generic[Asked]):
         if size <= self._most:
             return
         self._most = size
-        taken = tuple(each.taken for each in self._stack[1:])
-        following = [each for each in self._moves(frame.used) if each < self._count]
-        following.sort(key=lambda each: (not self._hopeless(frame.state, [each]), self._ends[each]))
-        self._longest = taken, frame.state, tuple(following)
+        # Only the part that has changed is copied: orders are long, and grow by a few calls each time.
+        self._longest[self._agree :] = [each.taken for each in self._stack[self._agree + 1 :]]
+        self._agree = len(self._longest)
+        self._longest_state = frame.state
+        self._stuck = [each for each in self._moves(frame.used) if each < self._count]
+        self._stuck.sort(key=lambda each: (not self._hopeless(frame.state, [each]), self._ends[each]))
 
     def result(self, answer: Answer) -> Linearization[Asked]:
         """Return the result, with an order: the longest one if none is complete."""
         if answer == "valid":
-            self._longest = tuple(each.taken for each in self._stack[1:]), self._stack[-1].state, ()
+            self._longest = [each.taken for each in self._stack[1:]]
+            self._longest_state, self._stuck = self._stack[-1].state, []
         elif answer == "unknown":
             self._note_longest()
-        taken, state, refused = self._longest
+        taken, state, refused = self._longest, self._longest_state, self._stuck
         return Linearization(
             answer,
             tuple(self._calls[each] for each in taken),
@@ -469,16 +496,3 @@ class _Search(Generic[Asked]):
             tuple(self._calls[each] for each in refused),
             self.steps,
         )
-
-
-def _twins(pending: Sequence[Call[Any]]) -> list[int | None]:
-    """Return for each pending call the number of the previous one with an equal operation, if any."""
-    twins: list[int | None] = []
-    for number, call in enumerate(pending):
-        equal = (
-            other
-            for other in range(number - 1, -1, -1)
-            if pending[other].operation == call.operation and pending[other].answer == call.answer
-        )
-        twins.append(next(equal, None))
-    return twins

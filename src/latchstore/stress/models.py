@@ -1,7 +1,8 @@
 """Models: sequential specifications that histories are checked against.
 
-A model is any object with an attribute ``initial`` and a method ``step``, see `Model`. Three more methods are
-optional: ``part`` (see `HasParts`), ``is_read`` (`HasReads`), ``may_answer`` (`HasOutlook`).
+A model is any object with an attribute ``initial`` and a method ``step``, see `Model`. Five more methods are
+optional: ``part`` (see `HasParts`), ``is_read`` (`HasReads`), ``may_answer`` (`HasOutlook`), ``expected``
+(`HasAnswers`), ``overwrites`` (`HasOverwrites`).
 
 Thread safety: a model has no state of its own; states are arguments and results.
 """
@@ -92,6 +93,20 @@ class HasOutlook(Protocol):
         """Return whether an operation may have an answer now or after others; True if unknown."""
 
 
+class HasAnswers(Protocol):
+    """A model that knows answers, for messages about wrong ones."""
+
+    def expected(self, state: Any, operation: Any) -> Any:
+        """Return the answer of an operation in a state."""
+
+
+class HasOverwrites(Protocol):
+    """A model that identifies operations which overwrite the state: less of a history has to be shown."""
+
+    def overwrites(self, operation: Any) -> bool:
+        """Return whether the state after an operation is the same after every state before."""
+
+
 class KeyModel:
     """One key of a store. Its state is the value, None if the key is missing.
 
@@ -126,6 +141,10 @@ class KeyModel:
         result, after = _applied(operation.name, operation.argument, state)
         known = answer is not UNKNOWN and operation.name != "set"
         return REFUSED if known and answer != result else after
+
+    def expected(self, state: Hashable, operation: Invocation) -> object:
+        """Return the result of the operation."""
+        return _applied(operation.name, operation.argument, state)[0]
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
         """Return whether the operation leaves the key unchanged."""

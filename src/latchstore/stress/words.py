@@ -16,8 +16,8 @@ from latchstore.stress.verdict import Explanation
 #: Maximum characters of a cell with the place of a thread.
 _WIDEST = 90
 
-#: Maximum operations of a history that is printed.
-_READABLE = 40
+#: Maximum operations of a history or an order that are printed.
+READABLE = 40
 
 #: Maximum interruptions that are listed.
 _PLACES = 3
@@ -113,11 +113,11 @@ def _how(result: Result) -> list[str]:
 def failure_parts(result: Result) -> Iterator[str]:
     """Yield the steps of the threads if they are short, why no order explains them, and where to look."""
     operations = result.history.operations
-    if len(operations) <= _READABLE:
+    if len(operations) <= READABLE:
         yield "the calls, in time order:\n" + calls_table(operations, result.final_state)
     explanation = result.explanation
-    if explanation is not None and len(explanation.order) <= _READABLE:
-        yield _why(explanation)
+    if explanation is not None and len(explanation.order) <= READABLE:
+        yield why(explanation)
     if result.steps:
         busy = {operation.thread for operation in operations}
         steps = [step for step in result.steps if step.thread in busy or step.accesses]
@@ -160,10 +160,13 @@ def _events(operations: Iterable[Operation]) -> Iterator[tuple[int, str]]:
             yield operation.thread, f"{operation.call} begins"
 
 
-def _why(explanation: Explanation) -> str:
-    """Return the longest order, and the call at which it breaks."""
+def why(explanation: Explanation) -> str:
+    """Return the longest order, or its end, and the call at which it breaks."""
     lines = ["why: the longest order of calls with these answers is"]
-    lines += [f"  {operation}" for operation in explanation.order] or ["  (none)"]
+    left_out = max(0, len(explanation.order) - READABLE)
+    if left_out:
+        lines.append(f"  ... {left_out:,} calls, then")
+    lines += [f"  {operation}" for operation in explanation.order[left_out:]] or ["  (none)"]
     if explanation.states:
         lines.append(f"with this state at its end: {explanation.states[-1]}")
     lines.append(f"after which {breaks(explanation)}")

@@ -189,11 +189,11 @@ def test_json_has_one_object_for_each_file(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_search_that_takes_too_long_is_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    writes = [f"{process} :invoke :write {process}" for process in range(20)]
-    ends = [f"{process} :ok :write {process}" for process in range(20)]
-    # All subsets of the writes have to be tried before it is certain that nobody wrote 99.
-    file = written(tmp_path, "\n".join(["90 :invoke :read nil", *writes, "90 :ok :read 99", *ends]))
-    assert main(["check", file, "--model", "register", "--seconds", "0.000001"]) == 3
+    begins = [f"{process} :invoke :enqueue {process}" for process in range(20)]
+    ends = [f"{process} :ok :enqueue {process}" for process in range(20)]
+    # All orders have to be tried before it is certain that none has 99 at the front.
+    file = written(tmp_path, "\n".join(["90 :invoke :dequeue nil", *begins, "90 :ok :dequeue 99", *ends]))
+    assert main(["check", file, "--model", "queue", "--seconds", "0.000001"]) == 3
     assert "unknown: no answer after " in capsys.readouterr().out
 
 

@@ -61,6 +61,14 @@ class Register:
         """Return whether the value after the operation does not depend on that before."""
         return operation.name == "write"
 
+    def requires(self, operation: Invocation, answer: Any) -> Any:
+        """Return the only value before an operation with an answer; UNKNOWN if there may be others."""
+        return answer if operation.name == "read" else UNKNOWN
+
+    def gives(self, operation: Invocation, answer: Any) -> Any:
+        """Return the value after an operation if it may be another one than before, or else UNKNOWN."""
+        return operation.argument if operation.name == "write" else UNKNOWN
+
     def part(self, operation: Invocation) -> Hashable:
         """Return the key."""
         return operation.key
@@ -101,6 +109,18 @@ class CompareAndSetRegister(Register):
         return (
             state == operation.argument[0] if operation.name == "cas" else super().expected(state, operation)
         )
+
+    def requires(self, operation: Invocation, answer: Any) -> Any:
+        """Return the only value before an operation with an answer; UNKNOWN if there may be others."""
+        if operation.name == "cas":
+            return operation.argument[0] if answer is True else UNKNOWN
+        return super().requires(operation, answer)
+
+    def gives(self, operation: Invocation, answer: Any) -> Any:
+        """Return the value after an operation if it may be another one than before, or else UNKNOWN."""
+        if operation.name == "cas":
+            return UNKNOWN if answer is False else operation.argument[1]
+        return super().gives(operation, answer)
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
         """Return whether the operation leaves the value unchanged."""
@@ -175,6 +195,14 @@ class KeyValue:
     def overwrites(self, operation: Invocation) -> bool:
         """Return whether the value after the operation does not depend on that before."""
         return operation.name == "put"
+
+    def requires(self, operation: Invocation, answer: Any) -> Any:
+        """Return the only value before an operation with an answer; UNKNOWN if there may be others."""
+        return answer if operation.name == "get" else UNKNOWN
+
+    def gives(self, operation: Invocation, answer: Any) -> Any:
+        """Return the value after an operation if it is known without that before, or else UNKNOWN."""
+        return operation.argument if operation.name == "put" else UNKNOWN
 
     def part(self, operation: Invocation) -> Hashable:
         """Return the key."""

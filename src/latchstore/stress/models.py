@@ -1,8 +1,8 @@
 """Models: sequential specifications that histories are checked against.
 
-A model is any object with an attribute ``initial`` and a method ``step``, see `Model`. Five more methods are
+A model is any object with an attribute ``initial`` and a method ``step``, see `Model`. More methods are
 optional: ``part`` (see `HasParts`), ``is_read`` (`HasReads`), ``may_answer`` (`HasOutlook`), ``expected``
-(`HasAnswers`), ``overwrites`` (`HasOverwrites`).
+(`HasAnswers`), ``overwrites`` (`HasOverwrites`), ``requires`` and ``gives`` (`HasSources`).
 
 Thread safety: a model has no state of its own; states are arguments and results.
 """
@@ -105,6 +105,19 @@ class HasOverwrites(Protocol):
 
     def overwrites(self, operation: Any) -> bool:
         """Return whether the state after an operation is the same after every state before."""
+
+
+class HasSources(HasOverwrites, Protocol):
+    """A model that knows the states of calls: searches with many calls at a time take far less time."""
+
+    def requires(self, operation: Any, answer: Any) -> Any:
+        """Return the only state in which an operation can have an answer; UNKNOWN if there may be others."""
+
+    def gives(self, operation: Any, answer: Any) -> Any:
+        """Return the state after an operation with an answer; UNKNOWN for one that changes nothing.
+
+        It is UNKNOWN as well if it depends on more than that; then the search does without.
+        """
 
 
 class KeyModel:

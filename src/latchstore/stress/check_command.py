@@ -154,6 +154,7 @@ def _checked(path: str, check: Check, arguments: argparse.Namespace) -> _Checked
             raise HistoryError(f"{path}: {error}") from error
         except KeyboardInterrupt:
             seconds = time.perf_counter() - begun
+            screen.erase()
             print(f"{path}: unknown: interrupted after {seconds:.1f} s{screen.latest}", file=sys.stderr)
             raise
     return _Checked(path, history, verdict, seconds, shown)
@@ -165,7 +166,11 @@ def _checked(path: str, check: Check, arguments: argparse.Namespace) -> _Checked
 def _as_text(checked: _Checked) -> str:
     count, shown = len(checked.history.operations), checked.shown
     lines = [f"{checked.path}: {checked.verdict} ({count:,} operations, {checked.seconds:.3f} s)"]
-    if shown:
+    if shown and checked.verdict.explanation is None:
+        number = {id(each): place for place, each in enumerate(checked.history.operations, 1)}
+        lines += ["", "these operations, by their numbers in the history:"]
+        lines += [*(f"  {number[id(each)]:,}: {each}" for each in shown), ""]
+    elif shown:
         which = (
             "the operations" if len(shown) == count else f"{len(shown):,} operations that no order explains"
         )
@@ -173,8 +178,8 @@ def _as_text(checked: _Checked) -> str:
         if left_out > 0:
             which = f"the last {READABLE} of {which}"
         lines += ["", f"{which}, in time order:", calls_table(shown[-READABLE:])]
-    if checked.verdict.explanation is not None:
-        lines += ["", why(checked.verdict.explanation), ""]
+        if checked.verdict.explanation is not None:
+            lines += ["", why(checked.verdict.explanation), ""]
     return "\n".join(lines)
 
 
@@ -195,7 +200,9 @@ def _report(checked: _Checked, arguments: argparse.Namespace) -> None:
     command = shlex.join(["python", "-m", "latchstore", "check", checked.path, "--model", arguments.model])
     result = Result(
         command,
-        History(checked.shown, {**checked.history.header, "overlapped": checked.history.overlapped}),
+        History(
+            checked.shown[-READABLE:], {**checked.history.header, "overlapped": checked.history.overlapped}
+        ),
         {arguments.model: {"linearizability": checked.verdict}},
         seconds=checked.seconds,
     )
@@ -217,9 +224,10 @@ class _Screen:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._erase()
+        self.erase()
 
-    def _erase(self) -> None:
+    def erase(self) -> None:
+        """Remove the line."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
@@ -232,7 +240,7 @@ class _Screen:
         order = f"the longest order has {state.explained:,} of {state.calls:,} operations"
         self.latest = f": {state.steps:,} steps; {order}"
         if state.parts > 1:
-            self.latest += f", and {state.parts - 1:,} other keys are open"
+            self.latest += f"; other keys without an answer: {state.parts - 1:,}"
         if self._shown:
             text = f"{now - self._begun:4.0f} s{self.latest}; {self._path}"
             width = shutil.get_terminal_size().columns - 1

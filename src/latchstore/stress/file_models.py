@@ -95,10 +95,7 @@ class CompareAndSetRegister(Register):
         """Return the value after the operation, or `REFUSED` if its answer does not fit the value before."""
         if operation.name != "cas":
             return super().step(state, operation, answer)
-        try:
-            expected, new = operation.argument
-        except (TypeError, ValueError):
-            raise ValueError(f"cas takes a pair, [expected new], got {operation.argument!r}") from None
+        expected, new = _pair(operation)
         found = state == expected
         if answer is not UNKNOWN and answer != found:
             return REFUSED
@@ -106,25 +103,32 @@ class CompareAndSetRegister(Register):
 
     def expected(self, state: Any, operation: Invocation) -> Any:
         """Return the answer of an operation."""
-        return (
-            state == operation.argument[0] if operation.name == "cas" else super().expected(state, operation)
-        )
+        return state == _pair(operation)[0] if operation.name == "cas" else super().expected(state, operation)
 
     def requires(self, operation: Invocation, answer: Any) -> Any:
         """Return the only value before an operation with an answer; UNKNOWN if there may be others."""
         if operation.name == "cas":
-            return operation.argument[0] if answer is True else UNKNOWN
+            return _pair(operation)[0] if answer is True else UNKNOWN
         return super().requires(operation, answer)
 
     def gives(self, operation: Invocation, answer: Any) -> Any:
         """Return the value after an operation if it may be another one than before, or else UNKNOWN."""
         if operation.name == "cas":
-            return UNKNOWN if answer is False else operation.argument[1]
+            return UNKNOWN if answer is False else _pair(operation)[1]
         return super().gives(operation, answer)
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
         """Return whether the operation leaves the value unchanged."""
         return operation.name == "read" or (operation.name == "cas" and answer is False)
+
+
+def _pair(operation: Invocation) -> tuple[Any, Any]:
+    """Return what a compare-and-set expects, and the new value."""
+    try:
+        expected, new = operation.argument
+    except (TypeError, ValueError):
+        raise ValueError(f"cas takes a pair, [expected new], got {operation.argument!r}") from None
+    return expected, new
 
 
 class KeyValue:

@@ -27,7 +27,7 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from latchstore.stress.models import REFUSED, UNKNOWN, Model
-from latchstore.stress.reached import Reached, alike
+from latchstore.stress.reached import Reached, alike, groups_of
 from latchstore.stress.sources import Sources
 from latchstore.stress.verdict import Answer
 
@@ -147,11 +147,11 @@ class Search(Generic[Asked]):
         self._operations = [call.operation for call in self._calls]
         self._answered = [call.answer for call in self._calls]
         self._reads = [reads is not None and reads(call.operation, call.answer) for call in certain]
-        groups = alike([(call.operation, call.answer) for call in certain], 0)
+        groups = groups_of([(call.operation, call.answer) for call in certain])
         # A number for each call that returned, the same if they ask and got the same; empty if all differ.
         self._kinds: dict[int, int] = {}
         if len(groups) < count:
-            self._kinds = {each: kind for kind, (members, _) in enumerate(groups) for each in members}
+            self._kinds = {each: kind for kind, members in enumerate(groups) for each in members}
         self._alike = alike([(call.operation, call.answer) for call in pending], count)
         # Rule 1. The number `count` stands for both ends of the list.
         self._after = [*range(1, count + 1), 0]

@@ -58,13 +58,10 @@ class Reached:
         return True
 
 
-def alike(pending: Sequence[Any], first: int) -> list[tuple[list[int], int]]:
-    """Return the groups of pending calls with equal operations: their numbers, from `first` on, and bits.
-
-    In a group the first call begins first. The group that begins last comes first.
-    """
+def groups_of(calls: Sequence[Any]) -> list[list[int]]:
+    """Return the numbers of equal calls, each group in their order."""
     groups: dict[Hashable, list[list[int]]] = {}
-    for number, operation in enumerate(pending):
+    for number, operation in enumerate(calls):
         asked = operation
         try:
             hash(asked)
@@ -72,12 +69,20 @@ def alike(pending: Sequence[Any], first: int) -> list[tuple[list[int], int]]:
             asked = repr(asked)
         similar = groups.setdefault(asked, [])
         for members in similar:
-            if pending[members[0]] == operation:
+            if calls[members[0]] == operation:
                 members.append(number)
                 break
         else:
             similar.append([number])
-    found = sorted((members for similar in groups.values() for members in similar), reverse=True)
+    return [members for similar in groups.values() for members in similar]
+
+
+def alike(pending: Sequence[Any], first: int) -> list[tuple[list[int], int]]:
+    """Return the groups of pending calls with equal operations: their numbers, from `first` on, and bits.
+
+    In a group the first call begins first. The group that begins last comes first.
+    """
     return [
-        ([first + number for number in members], sum(1 << number for number in members)) for members in found
+        ([first + number for number in members], sum(1 << number for number in members))
+        for members in sorted(groups_of(pending), reverse=True)
     ]

@@ -74,6 +74,10 @@ class Sources:
             if state is not UNKNOWN:
                 users.setdefault(state, []).append(number)
         begun = {state: [begins[each] for each in members] for state, members in users.items()}
+        # The latest end of each and of those before it: those which ended too soon are left out at once.
+        ended = {
+            state: [*accumulate((ends[each] for each in members), max)] for state, members in users.items()
+        }
         # From each call on, the first end of one that leads to a state.
         leads = [inf if given[number] is UNKNOWN else end for number, end in enumerate(ends)]
         first_end = [*accumulate(reversed(leads), min)][::-1]
@@ -87,7 +91,8 @@ class Sources:
             # What begins after the end of a call that came in between does not see the state after this one.
             following = bisect_right(certain, end)
             reach = first_end[following] if following < len(ends) else inf
-            seen = members[: bisect_right(begun[given[number]], reach)]
+            first = bisect_left(ended[given[number]], begins[number])
+            seen = members[first : bisect_right(begun[given[number]], reach)]
             found.append([each for each in seen if each != number and ends[each] >= begins[number]])
         return found
 

@@ -159,8 +159,8 @@ class Search(Generic[Asked]):
         self._initial = model.initial
         self._step = model.step
         self._may_answer = optional(model, "may_answer")
-        self._sources = self._sources_of(model)
-        self._impossible = frozenset[int]() if self._sources is None else self._sources.impossible
+        self._outlook = self._outlook_of(model)
+        self._impossible = frozenset[int]() if self._outlook is None else self._outlook.impossible
         # The first remaining call that cannot be next, of those that returned.
         self._beyond = count
         self.steps = 0
@@ -177,7 +177,7 @@ class Search(Generic[Asked]):
     @property
     def has_sources(self) -> bool:
         """Whether the model makes known which calls others must come after."""
-        return self._sources is not None
+        return self._outlook is not None
 
     @property
     def size(self) -> int:
@@ -194,7 +194,7 @@ class Search(Generic[Asked]):
         """Search for a number of steps; return None if there is no answer yet."""
         stack, step, count = self._stack, self._step, self._count
         operations, answers, enter = self._operations, self._answered, self._reached.enter
-        sources = self._sources
+        sources = self._outlook
         last = self.steps + steps
         while self._after[count] != count:
             frame = stack[-1]
@@ -239,7 +239,7 @@ class Search(Generic[Asked]):
                 stack.append(_Frame(move, done, ahead, used, state, following))
         return "valid"
 
-    def _sources_of(self, model: Model[Any, Any, Any]) -> Sources | None:
+    def _outlook_of(self, model: Model[Any, Any, Any]) -> Sources | None:
         """Return the sources of states if the model makes them known for all calls."""
         requires, gives, overwrites = (optional(model, name) for name in ("requires", "gives", "overwrites"))
         if requires is None or gives is None or overwrites is None:
@@ -265,7 +265,7 @@ class Search(Generic[Asked]):
     def _moves(self, done: int, ahead: int, used: int) -> list[int]:
         """Return the calls to be tried next."""
         moves = self._all_moves(used)
-        return moves if self._sources is None else self._sources.narrowed(moves, done, ahead) or moves
+        return moves if self._outlook is None else self._outlook.narrowed(moves, done, ahead) or moves
 
     def _all_moves(self, used: int) -> list[int]:
         """Return the calls that may be next: no other remaining call must precede them."""
@@ -293,8 +293,8 @@ class Search(Generic[Asked]):
                 firsts.setdefault(self._kinds[each], each)
             changing = [*firsts.values()][::-1]
         # The call that returned first usually took effect first, or that which another one must come after.
-        if self._sources is not None and self._by_need:
-            changing.sort(key=self._sources.due([*reading, *changing]).__getitem__, reverse=True)
+        if self._outlook is not None and self._by_need:
+            changing.sort(key=self._outlook.due([*reading, *changing]).__getitem__, reverse=True)
         return [*pending, *changing, *reading]
 
     def _is_hopeless(self, state: Any, moves: Iterable[int]) -> bool:
@@ -316,8 +316,8 @@ class Search(Generic[Asked]):
     def _is_in_vain(self, frame: _Frame, move: int) -> bool:
         """Return whether a call cannot have its answer any more, after the calls of a place."""
         return self._is_excluded(frame.state, move) or (
-            self._sources is not None
-            and self._sources.is_missing(frame.state, [move], frame.done, frame.ahead, frame.used)
+            self._outlook is not None
+            and self._outlook.is_missing(frame.state, [move], frame.done, frame.ahead, frame.used)
         )
 
     def _is_excluded(self, state: Any, move: int) -> bool:

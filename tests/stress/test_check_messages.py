@@ -53,8 +53,9 @@ def test_an_invalid_history_is_shown_by_its_smallest_part(
         "",
         "why: the longest order of calls with these answers is",
         "  thread 0: write(2) -> None",
-        "with this state at its end: 2",
-        "after which thread 1: read() would give 2, but it gave 1",
+        "  thread 2: write(3) -> None",
+        "with this state at its end: 3",
+        "after which thread 1: read() would give 3, but it gave 1",
         "",
     ]
 
@@ -67,14 +68,17 @@ def test_json_has_the_smallest_part_as_well(tmp_path: Path, capsys: pytest.Captu
         "thread 2: write(3) -> None",
         "thread 1: read() -> 1",
     ]
-    assert (told["order"], told["state"]) == (["thread 0: write(2) -> None"], "2")
+    assert (told["order"], told["state"]) == (
+        ["thread 0: write(2) -> None", "thread 2: write(3) -> None"],
+        "3",
+    )
 
 
 def test_a_report(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     report = tmp_path / "report.html"
     assert main(["check", written(tmp_path, STALE), "--model", "cas", "--report", str(report)]) == 1
-    assert "thread 1: read() would give 2, but it gave 1" in report.read_text(encoding="utf-8")
+    assert "thread 1: read() would give 3, but it gave 1" in report.read_text(encoding="utf-8")
 
 
 def test_an_anomaly_of_lists_has_its_name_and_its_transactions(

@@ -10,11 +10,18 @@ from typing import Any
 
 import pytest
 
+from latchstore.stress import order_search
 from latchstore.stress.file_models import CompareAndSetRegister, KeyValue, Register
 from latchstore.stress.history import Invocation, Operation
 from latchstore.stress.linearizability import Linearization, call_of, check_linearizable, linearize
 from latchstore.stress.smallest import smallest_part
 from tests.stress.test_linearizability import answered, has_an_order, random_calls
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short histories are searched as long ones are."""
+    monkeypatch.setattr(order_search, "FEW", 0)
 
 
 def recorded(seed: int, clients: int, count: int, asked: Any, initial: Any = None) -> list[Operation]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from latchstore.stress import order_search
 from latchstore.stress.file_models import CompareAndSetRegister, KeyValue
 from latchstore.stress.history import Invocation
 from latchstore.stress.linearizability import Call, linearize, linearize_parts
@@ -17,6 +18,12 @@ from latchstore.stress.models import REFUSED, UNKNOWN
 
 #: How many random histories each seed tries.
 HISTORIES = int(os.environ.get("LATCHSTORE_RANDOM_HISTORIES", "600"))
+
+
+@pytest.fixture(autouse=True, params=[0, order_search.FEW])
+def _few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short histories are searched as long ones are, and as short ones."""
+    monkeypatch.setattr(order_search, "FEW", request.param)
 
 
 def has_an_order(calls: Sequence[Call[Any]], model: Any) -> bool:

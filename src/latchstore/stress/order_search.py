@@ -36,6 +36,9 @@ Asked = TypeVar("Asked")
 #: How many calls beyond those that can be next are looked through, and how many reads of these are looked at.
 _AHEAD, _READS_AHEAD = 24, 2
 
+#: The number of calls up to which a search does without what takes longer to prepare than to search.
+FEW = 12
+
 #: Steps after which the search for a readable reason ends, if it is certain that there is no order.
 _ENOUGH = 20_000
 
@@ -147,11 +150,12 @@ class Search(Generic[Asked]):
         self._operations = [call.operation for call in self._calls]
         self._answered = [call.answer for call in self._calls]
         self._reads = [reads is not None and reads(call.operation, call.answer) for call in certain]
-        groups = groups_of([(call.operation, call.answer) for call in certain])
         # A number for each call that returned, the same if they ask and got the same; empty if all differ.
         self._kinds: dict[int, int] = {}
-        if len(groups) < count:
-            self._kinds = {each: kind for kind, members in enumerate(groups) for each in members}
+        if count > FEW:
+            groups = groups_of([(call.operation, call.answer) for call in certain])
+            if len(groups) < count:
+                self._kinds = {each: kind for kind, members in enumerate(groups) for each in members}
         self._alike = alike([(call.operation, call.answer) for call in pending], count)
         # Rule 1. The number `count` stands for both ends of the list.
         self._after = [*range(1, count + 1), 0]
@@ -242,7 +246,7 @@ class Search(Generic[Asked]):
     def _outlook_of(self, model: Model[Any, Any, Any]) -> Sources | None:
         """Return the sources of states if the model makes them known for all calls."""
         requires, gives, overwrites = (optional(model, name) for name in ("requires", "gives", "overwrites"))
-        if requires is None or gives is None or overwrites is None:
+        if requires is None or gives is None or overwrites is None or self._count <= FEW:
             return None
         asked = list(zip(self._operations, self._answered, strict=True))
         given = [gives(*each) for each in asked]

@@ -48,6 +48,18 @@ def test_an_update_of_metadata_that_is_lost(bench: MakeBench) -> None:
     assert "get_metadata" in runs.complaint() or "no order" in runs.complaint()
 
 
+def test_an_update_of_metadata_that_makes_the_key(bench: MakeBench) -> None:
+    class Making(DictMemoryStore):
+        def update_metadata(self, key: str, metadata: Any, *, if_revision: int | None = None) -> None:
+            self.set_metadata(key, metadata)
+
+    runs = bench(Making(EventManager()), Registers())
+    runs.do("update_metadata", key="/metadata/0/0/0")
+    verdict = runs.verdicts()["linearizable"]
+    assert verdict.explanation is not None
+    assert verdict.explanation.expected == "False"
+
+
 def test_data_of_one_write_with_metadata_of_another(bench: MakeBench) -> None:
     class Torn(Hooked):
         def set(self, key: str, value: Any, *arguments: Any, **options: Any) -> None:

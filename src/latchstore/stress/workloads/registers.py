@@ -147,6 +147,12 @@ class RegisterModel(KeyModel):
             return REFUSED
         return operation.argument if there else None
 
+    def expected(self, state: Hashable, operation: Invocation) -> object:
+        """Return the result of the operation."""
+        return (
+            state is not None if operation.name == "update_metadata" else super().expected(state, operation)
+        )
+
 
 #: The model's names of operations.
 _MODEL_NAMES = {"set_metadata": "set", "get_metadata": "get", "set pair": "set", "get pair": "get"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from threading import get_ident
@@ -72,14 +72,17 @@ def _query_entry_by_entry() -> None:
 
     @replaces(Table, "candidates")
     def candidates(original: Any, self: Table, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        return self.read(lambda: [(key, _entry(self, key)) for key in list(self.entries)])
+        return self.read(lambda: list(_entries_one_by_one(self)))
 
 
-def _entry(table: Table, key: str) -> Entry:
-    # Waits for nothing, but changes threads all the same: so others have longer to come in between.
-    for _ in range(5):
-        entry = table.entries[key]
-    return entry
+def _entries_one_by_one(table: Table) -> Iterator[tuple[str, Entry]]:
+    for key in list(table.entries):
+        # Waits for nothing, but changes threads all the same: so others have longer to come in between.
+        for _ in range(5):
+            entry = table.entries.get(key)
+        # A writer that was let in may have removed the key.
+        if entry is not None:
+            yield key, entry
 
 
 @mutant("scans")

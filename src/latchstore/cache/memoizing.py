@@ -111,7 +111,7 @@ class FunctionKeys:
             f"{self.title}{numbers.new()}" if results.options.name is None else results.options.name
         )
         #: Whether access through an instance binds it: true for functions, false for callable objects.
-        self.binds = hasattr(type(function), "__get__") and not isinstance(function, MethodType)
+        self.binds: bool = hasattr(type(function), "__get__") and not isinstance(function, MethodType)
         #: Whether its first argument is an instance, whatever its name.
         self.is_method = False
         self._signature: inspect.Signature | None = None
@@ -126,8 +126,8 @@ class FunctionKeys:
 
     def reset(self) -> None:
         """Reset the counts."""
-        self.register = CountRegister()
-        self.counts = ThreadCounts(self.register)
+        self.register: CountRegister = CountRegister()
+        self.counts: ThreadCounts = ThreadCounts(self.register)
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the key of a call."""

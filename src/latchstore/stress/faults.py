@@ -44,7 +44,7 @@ def _sleep_with_gil() -> Callable[[int], object] | None:
 
 
 #: Called with microseconds.
-sleep_with_gil = _sleep_with_gil()
+sleep_with_gil: Callable[[int], object] | None = _sleep_with_gil()
 
 #: Prefix of the keys of faults.
 PREFIX = "fault/"

@@ -89,7 +89,7 @@ class CompareAndSetRegister(Register):
     ========= ======================= =====================================================
     """
 
-    operations = ("read", "write", "cas")
+    operations: ClassVar[tuple[str, ...]] = ("read", "write", "cas")
 
     def step(self, state: Any, operation: Invocation, answer: Any) -> Any:
         """Return the value after the operation, or `REFUSED` if its answer does not fit the value before."""
@@ -235,10 +235,10 @@ class KeyValue:
 class Mutex:
     """A lock: ``acquire``, ``release``, also by another client. The state is whether it is held."""
 
-    operations = ("acquire", "release")
+    operations: ClassVar[tuple[str, ...]] = ("acquire", "release")
 
     def __init__(self, initial: Any = False) -> None:
-        self.initial = bool(initial)
+        self.initial: bool = bool(initial)
 
     def step(self, state: bool, operation: Invocation, answer: Any) -> Any:
         """Return whether the lock is held after the operation, or `REFUSED` if it could not have ended."""
@@ -252,10 +252,10 @@ class Mutex:
 class Queue:
     """A first-in, first-out queue: ``enqueue`` of a value, ``dequeue``, which gives None if it is empty."""
 
-    operations = ("enqueue", "dequeue")
+    operations: ClassVar[tuple[str, ...]] = ("enqueue", "dequeue")
 
     def __init__(self, initial: Any = ()) -> None:
-        self.initial = tuple(initial)
+        self.initial: tuple[Any, ...] = tuple(initial)
 
     def step(self, state: tuple[Any, ...], operation: Invocation, answer: Any) -> Any:
         """Return the values after the operation, or `REFUSED` if its answer was not the first of them."""
@@ -275,10 +275,10 @@ class Queue:
 class Set:
     """A set: ``add`` of a value, and ``read``, whose answer has all values, in any order."""
 
-    operations = ("add", "read")
+    operations: ClassVar[tuple[str, ...]] = ("add", "read")
 
     def __init__(self, initial: Any = ()) -> None:
-        self.initial = frozenset(map(hashable, initial))
+        self.initial: frozenset[Any] = frozenset(map(hashable, initial))
 
     def step(self, state: frozenset[Any], operation: Invocation, answer: Any) -> Any:
         """Return the values after the operation, or `REFUSED` if its answer does not have those before."""
@@ -319,7 +319,7 @@ class Transactions:
         The initial value of each key.
     """
 
-    operations = ("txn",)
+    operations: ClassVar[tuple[str, ...]] = ("txn",)
     initial: frozenset[Any] = frozenset()
 
     def __init__(self, initial: Any = None) -> None:

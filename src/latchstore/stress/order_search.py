@@ -167,7 +167,7 @@ class Search(Generic[Asked]):
         self._impossible = frozenset[int]() if self._outlook is None else self._outlook.impossible
         # The first remaining call that cannot be next, of those that returned.
         self._beyond = count
-        self.steps = 0
+        self.steps: int = 0
         self._reached = Reached()
         self._stack = [_Frame(-1, 0, 0, 0, model.initial, self._moves(0, 0, 0))]
         # The order with the most returned calls, its state, the calls that could not follow; their number.

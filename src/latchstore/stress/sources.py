@@ -60,7 +60,7 @@ class Sources:
                 where.setdefault(state, []).append(number)
         self._users = self._users_of(given)
         #: The calls that require a state to which no call can have led just before them.
-        self.impossible = frozenset(self._impossible(initial, given))
+        self.impossible: frozenset[int] = frozenset(self._impossible(initial, given))
         # Another call may depend on the state in another way, such as one that has found another state.
         self._depends = not all(
             over or state is not UNKNOWN for over, state in zip(overwrites, required, strict=True)

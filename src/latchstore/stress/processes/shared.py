@@ -94,7 +94,7 @@ class PrivateStores:
 
     def __init__(self, stores: SharedStores) -> None:
         self.stores = stores
-        self.__wrapped__ = getattr(stores, "__wrapped__", stores)
+        self.__wrapped__: Any = getattr(stores, "__wrapped__", stores)
 
     def __call__(self, **options: Any) -> AbstractStore:
         """Make a store; its directory is removed when it is collected, or at exit."""

@@ -42,7 +42,7 @@ class RunningCall(threading.local):
     token = ""
     weight = 0
     inside = False
-    count = 0
+    count: int = 0
 
     def new_name(self) -> str:
         """Return a name for a value."""

@@ -70,14 +70,22 @@ def _mark(store: AbstractStore, group: str, value: str) -> None:
     mark = _mark_of(group, value)
     for key in store.glob(f"{_mark_of(group, '')}*"):
         if key != mark:
-            store.delete(key)
+            _remove(store, key)
     store.set_metadata(mark, {"value": value})
     for number in range(_MOST_MORE):
         more = f"{_more_of(group)}{number}"
         if number < _more_than_the_mark(value):
             store.from_bytes(more, b"")
-        elif store.exists(more):
-            store.delete(more)
+        else:
+            _remove(store, more)
+
+
+def _remove(store: AbstractStore, key: str) -> None:
+    """Remove a key, if it is there; a broken store may answer wrongly whether it is."""
+    try:
+        store.delete(key)
+    except KeyError:
+        return
 
 
 def _mark_of(group: str, value: str) -> str:

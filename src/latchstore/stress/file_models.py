@@ -18,7 +18,15 @@ from latchstore.stress.history import Invocation
 from latchstore.stress.models import REFUSED, UNKNOWN
 
 
-class Register:
+class _ByKey:
+    """A model whose operations on one key do not depend on those on others."""
+
+    def part(self, operation: Invocation) -> Hashable:
+        """Return the key."""
+        return operation.key
+
+
+class Register(_ByKey):
     """A value that is read and written; with keys, one value per key.
 
     ========= ============ =========================
@@ -68,10 +76,6 @@ class Register:
     def gives(self, operation: Invocation, answer: Any) -> Any:
         """Return the value after an operation if it may be another one than before, or else UNKNOWN."""
         return operation.argument if operation.name == "write" else UNKNOWN
-
-    def part(self, operation: Invocation) -> Hashable:
-        """Return the key."""
-        return operation.key
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
         """Return whether the operation leaves the value unchanged."""
@@ -131,7 +135,7 @@ def _pair(operation: Invocation) -> tuple[Any, Any]:
     return expected, new
 
 
-class KeyValue:
+class KeyValue(_ByKey):
     """Values by key. What is appended to must be a text; a key without one has an empty text.
 
     ========= ================== ===================
@@ -208,10 +212,6 @@ class KeyValue:
         """Return the value after an operation if it is known without that before, or else UNKNOWN."""
         return operation.argument if operation.name == "put" else UNKNOWN
 
-    def part(self, operation: Invocation) -> Hashable:
-        """Return the key."""
-        return operation.key
-
     def is_read(self, operation: Invocation, answer: Any) -> bool:
         """Return whether the operation leaves the value unchanged."""
         return operation.name == "get"
@@ -232,7 +232,7 @@ class KeyValue:
         return bool(begun) and not (self._put[key][begun] and state.startswith(begun))
 
 
-class Mutex:
+class Mutex(_ByKey):
     """A lock: ``acquire``, ``release``, also by another client. The state is whether it is held."""
 
     operations: ClassVar[tuple[str, ...]] = ("acquire", "release")
@@ -244,12 +244,8 @@ class Mutex:
         """Return whether the lock is held after the operation, or `REFUSED` if it could not have ended."""
         return REFUSED if state is (operation.name == "acquire") else not state
 
-    def part(self, operation: Invocation) -> Hashable:
-        """Return the key."""
-        return operation.key
 
-
-class Queue:
+class Queue(_ByKey):
     """A first-in, first-out queue: ``enqueue`` of a value, ``dequeue``, which gives None if it is empty."""
 
     operations: ClassVar[tuple[str, ...]] = ("enqueue", "dequeue")
@@ -267,12 +263,8 @@ class Queue:
         """Return the answer of an operation."""
         return state[0] if state and operation.name == "dequeue" else None
 
-    def part(self, operation: Invocation) -> Hashable:
-        """Return the key."""
-        return operation.key
 
-
-class Set:
+class Set(_ByKey):
     """A set: ``add`` of a value, and ``read``, whose answer has all values, in any order."""
 
     operations: ClassVar[tuple[str, ...]] = ("add", "read")
@@ -289,10 +281,6 @@ class Set:
     def expected(self, state: frozenset[Any], operation: Invocation) -> Any:
         """Return the answer of an operation."""
         return set(state) if operation.name == "read" else None
-
-    def part(self, operation: Invocation) -> Hashable:
-        """Return the key."""
-        return operation.key
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
         """Return whether the operation leaves the set unchanged."""
